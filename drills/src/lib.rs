@@ -1,0 +1,1 @@
+//! Rehearses kernel failures, from the panic to the unpacked evidence.

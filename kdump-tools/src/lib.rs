@@ -1,0 +1,1 @@
+//! kdt, the kernel-crash and memory-dump triage toolkit.

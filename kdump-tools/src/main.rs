@@ -1,0 +1,3 @@
+//! `kdt`: the kernel-crash and memory-dump triage toolkit.
+
+fn main() {}

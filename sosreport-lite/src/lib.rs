@@ -1,0 +1,1 @@
+//! Collects the facts of a host that matter after a kernel crash.

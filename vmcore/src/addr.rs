@@ -1,0 +1,106 @@
+//! Numbers that mean something: frame numbers, physical and kernel virtual addresses.
+//!
+//! Headers are hostile, so arithmetic on them is checked and a plain `u64` never crosses a function border.
+
+use std::fmt;
+
+/// A page frame number of the dumped machine (not of this one).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pfn(pub u64);
+
+/// A physical address as the dumped kernel counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PhysAddr(pub u64);
+
+/// A virtual address of the dumped kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KVirtAddr(pub u64);
+
+impl Pfn {
+    /// The frame's first byte, or `None` where a hostile header names a frame past 2^64.
+    #[must_use]
+    pub fn start(self, page_size: u64) -> Option<PhysAddr> {
+        self.0.checked_mul(page_size).map(PhysAddr)
+    }
+
+    /// The frame `count` frames further, or `None` past 2^64.
+    #[must_use]
+    pub fn checked_add(self, count: u64) -> Option<Self> {
+        self.0.checked_add(count).map(Self)
+    }
+}
+
+impl PhysAddr {
+    /// The frame that holds this byte; `None` for a page size of zero.
+    #[must_use]
+    pub fn pfn(self, page_size: u64) -> Option<Pfn> {
+        self.0.checked_div(page_size).map(Pfn)
+    }
+
+    /// The byte's place inside its frame; `None` for a page size of zero.
+    #[must_use]
+    pub fn page_offset(self, page_size: u64) -> Option<u64> {
+        self.0.checked_rem(page_size)
+    }
+
+    /// The address `bytes` further, or `None` past 2^64.
+    #[must_use]
+    pub fn checked_add(self, bytes: u64) -> Option<Self> {
+        self.0.checked_add(bytes).map(Self)
+    }
+}
+
+impl KVirtAddr {
+    /// The address `bytes` further, or `None` past 2^64.
+    #[must_use]
+    pub fn checked_add(self, bytes: u64) -> Option<Self> {
+        self.0.checked_add(bytes).map(Self)
+    }
+
+    /// The address `bytes` before, or `None` below zero.
+    #[must_use]
+    pub fn checked_sub(self, bytes: u64) -> Option<Self> {
+        self.0.checked_sub(bytes).map(Self)
+    }
+
+    /// True for the null pointer, with which most of the kernel's lists end.
+    #[must_use]
+    pub fn is_null(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl fmt::Display for Pfn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pfn {:#x}", self.0)
+    }
+}
+
+impl fmt::Display for PhysAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "paddr {:#x}", self.0)
+    }
+}
+
+impl fmt::Display for KVirtAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "kaddr {:#x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frame_past_the_address_space_has_no_start() {
+        assert_eq!(Pfn(u64::MAX).start(4096), None);
+        assert_eq!(Pfn(2).start(4096), Some(PhysAddr(8192)));
+    }
+
+    #[test]
+    fn a_page_size_of_zero_is_refused_and_not_divided_by() {
+        assert_eq!(PhysAddr(1).pfn(0), None);
+        assert_eq!(PhysAddr(1).page_offset(0), None);
+    }
+}

@@ -1,0 +1,36 @@
+//! Ceilings that every count, length and depth from a dump meets before it meets an allocator or a loop.
+
+/// The ceilings of one opened dump. The defaults hold for every machine that a kernel can run on today;
+/// they exist so that a damaged header costs an error and not the memory of the host.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes of ELF notes (all of them together) that are read.
+    pub notes_bytes: u64,
+    /// Program headers of one ELF file.
+    pub segments: u64,
+    /// Records of one flattened stream.
+    pub flattened_records: u64,
+    /// CPUs of the dumped machine.
+    pub cpus: usize,
+    /// Bytes of the kernel log, text and descriptors.
+    pub log_bytes: u64,
+    /// Records of the kernel log.
+    pub log_records: usize,
+    /// Bytes of decoded pages that are kept for the next read.
+    pub page_cache_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            notes_bytes: 64 << 20,
+            segments: 4 << 20,
+            flattened_records: 1 << 28,
+            cpus: 8192,
+            log_bytes: 1 << 30,
+            log_records: 16 << 20,
+            page_cache_bytes: 16 << 20,
+        }
+    }
+}
