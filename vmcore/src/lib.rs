@@ -13,4 +13,5 @@ pub mod error;
 pub mod limits;
 pub mod mem;
 pub mod progress;
+pub mod report;
 pub mod source;

@@ -1,0 +1,127 @@
+//! What the kernel managed when it died: memory, modules, devices, queues.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Address;
+
+/// A loaded module.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelModule {
+    /// Its name.
+    pub name: String,
+    /// Where its code begins.
+    pub kaddr: Option<Address>,
+    /// Bytes it takes.
+    pub size: Option<u64>,
+    /// The taint letters it brings.
+    pub taint: Option<String>,
+    /// How many users it has.
+    pub refcount: Option<i64>,
+    /// `live`, `coming`, `going`, `unformed`.
+    pub state: Option<String>,
+}
+
+/// How the memory was used, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// All that the kernel manages.
+    pub total: Option<u64>,
+    /// Free.
+    pub free: Option<u64>,
+    /// What could be had without swapping.
+    pub available: Option<u64>,
+    /// Buffers of block devices.
+    pub buffers: Option<u64>,
+    /// The page cache.
+    pub cached: Option<u64>,
+    /// Anonymous pages.
+    pub anon: Option<u64>,
+    /// Slab pages.
+    pub slab: Option<u64>,
+    /// Further counters, by the names that `/proc/meminfo` uses.
+    #[serde(flatten)]
+    pub more: BTreeMap<String, u64>,
+}
+
+/// A slab cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlabCache {
+    /// Its name.
+    pub name: String,
+    /// Bytes of one object.
+    pub object_size: Option<u64>,
+    /// Objects in use.
+    pub objects: Option<u64>,
+    /// Bytes of all its pages.
+    pub bytes: Option<u64>,
+}
+
+/// A mounted filesystem.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// What is mounted.
+    pub device: Option<String>,
+    /// Where.
+    pub path: Option<String>,
+    /// The filesystem.
+    pub fstype: Option<String>,
+    /// Its options.
+    pub options: Option<String>,
+}
+
+/// An interrupt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Irq {
+    /// Its number.
+    pub irq: u64,
+    /// Its handlers' names.
+    pub name: Option<String>,
+    /// How often it came.
+    pub count: Option<u64>,
+}
+
+/// A block device's queue.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BlockQueue {
+    /// The device.
+    pub device: String,
+    /// Requests in flight.
+    pub in_flight: Option<u64>,
+    /// How long the oldest of them has been in flight.
+    pub oldest_s: Option<f64>,
+}
+
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetDevice {
+    /// Its name.
+    pub name: String,
+    /// Up or down.
+    pub up: Option<bool>,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+}
+
+/// A workqueue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkQueue {
+    /// Its name.
+    pub name: String,
+    /// Work that waits.
+    pub pending: Option<u64>,
+    /// Work that runs.
+    pub active: Option<u64>,
+}
+
+/// A CPU's run queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunQueue {
+    /// The CPU.
+    pub cpu: u32,
+    /// How many tasks are ready to run.
+    pub nr_running: Option<u64>,
+    /// The task that runs.
+    pub current: Option<i64>,
+}

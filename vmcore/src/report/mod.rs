@@ -1,0 +1,207 @@
+//! What triage says, as plain data: the document `kdt/triage/1`.
+//!
+//! These types are the public contract of `kdt triage --format json`: a field once here keeps its name and its
+//! meaning, and new ones are added beside it. `docs/json-schemas/triage-1.json` describes the same document.
+//! A value that could not be had is `null`, and [`Report::not_looked_at`] says why. Nothing here reads a dump
+//! and nothing here prints.
+//!
+//! Addresses are strings `"0x…"` ([`Address`]), times are seconds as numbers, sizes are bytes.
+
+mod address;
+mod finding;
+mod host;
+mod identity;
+mod state;
+
+pub use address::Address;
+pub use finding::{Confidence, Finding, Severity};
+pub use host::{BlockQueue, Irq, KernelModule, Memory, Mount, NetDevice, RunQueue, SlabCache, WorkQueue};
+pub use identity::{Completeness, DumpInfo, KernelInfo, Symbols, Taint};
+pub use state::{
+    Blocked, Cpu, Frame, FrameTrust, Lock, LogLine, LogReport, Panic, PanicKind, Task, TaskRef, WaitEdge,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// The name and version of the document's layout.
+pub const TRIAGE_SCHEMA: &str = "kdt/triage/1";
+
+/// The first analysis of one dump.
+///
+/// ```
+/// use vmcore::report::Report;
+/// let report = Report::empty("kdt", "0.1.0", "/var/crash/vmcore");
+/// let json = serde_json::to_value(&report)?;
+/// assert_eq!(json["schema"], "kdt/triage/1");
+/// assert!(json["panic"].is_null());
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Always [`TRIAGE_SCHEMA`].
+    pub schema: String,
+    /// The program that made the document.
+    pub tool: Tool,
+    /// The file: what it is, and how much of the machine's memory is in it.
+    pub dump: DumpInfo,
+    /// The kernel that crashed.
+    pub kernel: KernelInfo,
+    /// Where names and types come from.
+    pub symbols: Symbols,
+    /// What the kernel died of; `null` where it had not panicked, or where no log could be read.
+    pub panic: Option<Panic>,
+    /// The CPUs, in the order of their numbers.
+    pub cpus: Vec<Cpu>,
+    /// The tasks, in the order of their pids.
+    pub tasks: Vec<Task>,
+    /// The loaded modules, in the kernel's order.
+    pub modules: Vec<KernelModule>,
+    /// Who waits for whom.
+    pub blocked: Option<Blocked>,
+    /// How the memory was used.
+    pub memory: Option<Memory>,
+    /// The slab caches, largest first.
+    pub slab: Vec<SlabCache>,
+    /// The mounted filesystems.
+    pub mounts: Vec<Mount>,
+    /// The interrupts.
+    pub irqs: Vec<Irq>,
+    /// The block devices and what they had in flight.
+    pub block_io: Vec<BlockQueue>,
+    /// The network devices.
+    pub net: Vec<NetDevice>,
+    /// The workqueues and what they had pending.
+    pub workqueues: Vec<WorkQueue>,
+    /// The run queues, one a CPU.
+    pub runqueues: Vec<RunQueue>,
+    /// The kernel log.
+    pub log: LogReport,
+    /// What is worth a person's attention, worst first.
+    pub findings: Vec<Finding>,
+    /// What this document does not cover, and why.
+    pub not_looked_at: Vec<NotLookedAt>,
+    /// Why there is no analysis at all; `null` where there is one.
+    pub error: Option<ReportError>,
+    /// How long it took.
+    pub timings: Timings,
+}
+
+/// The program that made a document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tool {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// One thing that a report does not cover. An absent answer without one of these is a bug.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotLookedAt {
+    /// The part of the document, by its field name where it has one: `tasks`, `log`, `kernel.cmdline`.
+    pub what: String,
+    /// Why, in one sentence.
+    pub why: String,
+}
+
+/// Why a file could not be analysed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportError {
+    /// One sentence: what, where, for what.
+    pub message: String,
+    /// The next step.
+    pub hint: String,
+}
+
+/// How long the analysis took.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timings {
+    /// All of it, in seconds.
+    pub total_s: f64,
+    /// Step by step, in the order in which they ran.
+    pub steps: Vec<StepTime>,
+}
+
+/// How long one step took.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepTime {
+    /// The step.
+    pub name: String,
+    /// Its seconds.
+    pub s: f64,
+}
+
+impl Report {
+    /// A document that knows nothing yet but the file's name.
+    #[must_use]
+    pub fn empty(tool: &str, version: &str, path: &str) -> Self {
+        Self {
+            schema: TRIAGE_SCHEMA.into(),
+            tool: Tool { name: tool.into(), version: version.into() },
+            dump: DumpInfo { path: path.into(), ..DumpInfo::default() },
+            kernel: KernelInfo::default(),
+            symbols: Symbols::default(),
+            panic: None,
+            cpus: Vec::new(),
+            tasks: Vec::new(),
+            modules: Vec::new(),
+            blocked: None,
+            memory: None,
+            slab: Vec::new(),
+            mounts: Vec::new(),
+            irqs: Vec::new(),
+            block_io: Vec::new(),
+            net: Vec::new(),
+            workqueues: Vec::new(),
+            runqueues: Vec::new(),
+            log: LogReport::default(),
+            findings: Vec::new(),
+            not_looked_at: Vec::new(),
+            error: None,
+            timings: Timings::default(),
+        }
+    }
+
+    /// Says that a part of the document is not covered, and why.
+    pub fn skip(&mut self, what: impl Into<String>, why: impl Into<String>) {
+        self.not_looked_at.push(NotLookedAt { what: what.into(), why: why.into() });
+    }
+
+    /// The worst severity among the findings; `None` without a finding.
+    #[must_use]
+    pub fn worst(&self) -> Option<Severity> {
+        self.findings.iter().map(|finding| finding.severity).max()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_survives_the_way_through_json() {
+        let mut report = Report::empty("kdt", "0.1.0", "vmcore");
+        report.skip("tasks", "the dump has no task list");
+        let text = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+    }
+
+    #[test]
+    fn what_is_not_known_is_null_and_not_left_out() {
+        let json = serde_json::to_value(Report::empty("kdt", "0.1.0", "vmcore")).unwrap();
+        for pointer in
+            ["/panic", "/kernel/release", "/dump/dump_level", "/blocked", "/memory", "/log/records"]
+        {
+            assert_eq!(json.pointer(pointer), Some(&serde_json::Value::Null), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn the_worst_finding_decides() {
+        let mut report = Report::empty("kdt", "0.1.0", "vmcore");
+        assert_eq!(report.worst(), None);
+        report.findings.push(Finding::new("KD-A", Severity::Warning, Confidence::Certain, "a"));
+        report.findings.push(Finding::new("KD-B", Severity::Info, Confidence::Certain, "b"));
+        assert_eq!(report.worst(), Some(Severity::Warning));
+    }
+}
