@@ -1,1 +1,26 @@
-//! kdt, the kernel-crash and memory-dump triage toolkit.
+//! kdt, the kernel-crash and memory-dump triage toolkit: the command line over `vmcore` and `sosreport-lite`.
+//!
+//! - [`cli`]: one module a command; each parses its words, calls the libraries, and hands data to `output`.
+//! - [`output`]: the only place that prints. It escapes what comes from dumps and file names, knows colours,
+//!   progress bars and closed pipes.
+//! - [`exit`]: the exit codes, and which error ends with which of them.
+//! - [`size`]: sizes as people write them, `4MiB`.
+//!
+//! ```
+//! use kdump_tools::size::Size;
+//! assert_eq!("4MiB".parse::<Size>()?.bytes(), 4 << 20);
+//! # Ok::<(), kdump_tools::size::SizeError>(())
+//! ```
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+pub mod cli;
+pub mod exit;
+pub mod output;
+pub mod size;
+
+/// Runs `kdt` with these words (the first is the program's name) and returns its exit code.
+pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    ExitCode::from(cli::run(words).code())
+}

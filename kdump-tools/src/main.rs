@@ -1,3 +1,7 @@
 //! `kdt`: the kernel-crash and memory-dump triage toolkit.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kdump_tools::main(std::env::args_os())
+}

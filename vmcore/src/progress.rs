@@ -21,6 +21,13 @@ impl Progress for Quiet {}
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<AtomicBool>);
 
+/// Shares a flag that something else sets: a signal handler.
+impl From<Arc<AtomicBool>> for Cancel {
+    fn from(flag: Arc<AtomicBool>) -> Self {
+        Self(flag)
+    }
+}
+
 impl Cancel {
     /// Asks for the stop. It can't be taken back.
     pub fn cancel(&self) {
