@@ -10,8 +10,11 @@
 
 pub mod addr;
 pub mod error;
+pub mod format;
+pub mod kernel;
 pub mod limits;
 pub mod mem;
 pub mod progress;
 pub mod report;
 pub mod source;
+pub mod xlat;

@@ -1,0 +1,254 @@
+//! The dumped kernel: who it is, how to read its memory, what it logged.
+//!
+//! [`Kernel::open`] never fails: what can't be had is a [`Gap`] with its reason, and everything else is there.
+
+mod address_space;
+pub mod hints;
+pub mod printk;
+pub mod scan;
+pub mod uts;
+pub mod walk;
+mod window;
+
+use crate::addr::{KVirtAddr, PhysAddr};
+use crate::format::vmcoreinfo::Vmcoreinfo;
+use crate::limits::Limits;
+use crate::mem::PhysicalMemory;
+use crate::progress::{Cancel, Progress, Quiet};
+use crate::xlat::x86_64::Levels;
+use crate::xlat::{KernelMemory, Translation};
+
+use hints::Hints;
+use printk::{KernelLog, LogError};
+use scan::Candidate;
+use uts::{Uts, UtsError};
+
+/// Something that could not be found out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// What.
+    pub what: String,
+    /// Why not.
+    pub why: String,
+}
+
+/// Where VMCOREINFO comes from.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Origin {
+    /// The dump has a note of it.
+    Note,
+    /// It was found in the kernel's memory.
+    Memory {
+        /// Where.
+        paddr: PhysAddr,
+        /// Why this text and not another one.
+        why: String,
+        /// The other texts that were found.
+        others: Vec<Candidate>,
+    },
+    /// There is none.
+    Nowhere,
+}
+
+/// How a kernel is opened.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct Options<'o> {
+    /// Whether all frames are looked at for VMCOREINFO where the dump has no note. That reads a page of each frame.
+    pub scan: bool,
+    /// Asks the scan to stop.
+    pub cancel: Option<&'o Cancel>,
+    /// Told how far the scan is.
+    pub progress: &'o dyn Progress,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self { scan: true, cancel: None, progress: &Quiet }
+    }
+}
+
+impl std::fmt::Debug for Options<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("scan", &self.scan).finish_non_exhaustive()
+    }
+}
+
+impl<'o> Options<'o> {
+    /// Without the scan of all frames.
+    #[must_use]
+    pub fn without_scan(mut self) -> Self {
+        self.scan = false;
+        self
+    }
+
+    /// With somebody who is told how far the scan is, and who may stop it.
+    #[must_use]
+    pub fn watched(mut self, cancel: &'o Cancel, progress: &'o dyn Progress) -> Self {
+        self.cancel = Some(cancel);
+        self.progress = progress;
+        self
+    }
+}
+
+/// What is known of a kernel before any of its structures is looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Facts {
+    /// `uname -r`.
+    pub release: Option<String>,
+    /// The build id in hexadecimal; unreliable on some kernels, see [`crate::format::vmcoreinfo`].
+    pub build_id: Option<String>,
+    /// Bytes of a page.
+    pub page_size: Option<u64>,
+    /// By how much KASLR moved the text.
+    pub kaslr_offset: Option<u64>,
+    /// By how much the text lies further in physical memory than linked.
+    pub phys_base: Option<u64>,
+    /// Seconds since 1970; present only in a kernel that crashed with kexec loaded.
+    pub crash_time: Option<u64>,
+    /// Depth of the page tables.
+    pub levels: Option<Levels>,
+    /// Where the direct map begins: `page_offset_base`.
+    pub page_offset: Option<KVirtAddr>,
+    /// The bit of an entry that means «encrypted», or 0.
+    pub encryption_mask: Option<u64>,
+}
+
+/// An opened kernel.
+#[derive(Debug)]
+pub struct Kernel<'m> {
+    memory: KernelMemory<'m>,
+    info: Vmcoreinfo,
+    origin: Origin,
+    facts: Facts,
+    gaps: Vec<Gap>,
+}
+
+impl<'m> Kernel<'m> {
+    /// Finds out what it can about the kernel in `mem`.
+    #[must_use]
+    pub fn open(mem: &'m dyn PhysicalMemory, hints: &Hints<'_>, options: Options<'_>) -> Self {
+        let mut gaps = Vec::new();
+        let mut info = hints.vmcoreinfo.map(Vmcoreinfo::parse).unwrap_or_default();
+        let mut origin = Origin::Note;
+        if info.is_empty() {
+            let why = if hints.vmcoreinfo.is_some() {
+                "the note in the dump is empty"
+            } else {
+                "the dump has no note of it"
+            };
+            (info, origin) = look_for_info(mem, hints, options, why, &mut gaps);
+        } else if let Some(cut) = info.cut_line() {
+            gaps.push(Gap {
+                what: "VMCOREINFO".into(),
+                why: format!("the kernel's page for it was full: it ends within «{cut}»"),
+            });
+        }
+        let found = address_space::find(mem, &info, hints);
+        gaps.extend(found.gaps);
+        let facts = Facts::new(&info, &found.translation, found.phys_base);
+        Self { memory: KernelMemory::new(mem, found.translation), info, origin, facts, gaps }
+    }
+
+    /// The kernel's memory by virtual address.
+    #[must_use]
+    pub fn memory(&self) -> &KernelMemory<'m> {
+        &self.memory
+    }
+
+    /// VMCOREINFO; empty where there is none.
+    #[must_use]
+    pub fn vmcoreinfo(&self) -> &Vmcoreinfo {
+        &self.info
+    }
+
+    /// Where VMCOREINFO comes from.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// What is known without looking at the kernel's structures.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// What could not be found out, and why.
+    #[must_use]
+    pub fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+
+    /// What `uname -a` says on the dumped machine.
+    ///
+    /// # Errors
+    /// Where `init_uts_ns` can't be found or read.
+    pub fn uts(&self) -> Result<Uts, UtsError> {
+        uts::read(&self.memory, &self.info)
+    }
+
+    /// The kernel log.
+    ///
+    /// # Errors
+    /// Where not even its first record can be looked for; a log with losses is no error and says what it lost.
+    pub fn log(&self, limits: &Limits) -> Result<KernelLog, LogError> {
+        printk::read(&self.memory, &self.info, limits)
+    }
+}
+
+impl Facts {
+    fn new(info: &Vmcoreinfo, translation: &Translation, phys_base: Option<u64>) -> Self {
+        Self {
+            release: info.release().map(str::to_owned),
+            build_id: info.build_id().map(str::to_owned),
+            page_size: info.page_size(),
+            kaslr_offset: info.kaslr_offset(),
+            phys_base,
+            crash_time: info.crash_time(),
+            levels: translation.tables.map(|t| t.levels),
+            page_offset: translation.direct.map(|d| d.start),
+            encryption_mask: translation.tables.map(|t| t.encryption_mask),
+        }
+    }
+}
+
+/// VMCOREINFO from the kernel's memory, where the options allow to look for it.
+fn look_for_info(
+    mem: &dyn PhysicalMemory,
+    hints: &Hints<'_>,
+    options: Options<'_>,
+    why: &str,
+    gaps: &mut Vec<Gap>,
+) -> (Vmcoreinfo, Origin) {
+    let gap = |why: String| Gap { what: "VMCOREINFO".into(), why };
+    if !options.scan {
+        gaps.push(gap(format!("{why}, and memory was not searched for it")));
+        return (Vmcoreinfo::default(), Origin::Nowhere);
+    }
+    let never = Cancel::default();
+    let cancel = options.cancel.unwrap_or(&never);
+    let bare = address_space::find(mem, &Vmcoreinfo::default(), hints).translation;
+    let memory = bare.tables.is_some().then(|| KernelMemory::new(mem, bare));
+    let scan = scan::find_vmcoreinfo(mem, memory.as_ref(), hints, cancel, options.progress);
+    let mut candidates = scan.candidates.into_iter();
+    let Some(best) = candidates.next() else {
+        let stopped = if scan.cancelled { " before the search was stopped" } else { "" };
+        let unreadable = if scan.unreadable == 0 {
+            String::new()
+        } else {
+            format!(", {} more can't be read", scan.unreadable)
+        };
+        gaps.push(gap(format!(
+            "{why}, and none of the {} frames looked at{stopped} holds it{unreadable}",
+            scan.scanned
+        )));
+        return (Vmcoreinfo::default(), Origin::Nowhere);
+    };
+    if scan.cancelled {
+        gaps.push(gap("the search of memory was stopped, so a better text can be elsewhere".into()));
+    }
+    (best.info, Origin::Memory { paddr: best.paddr, why: scan.why, others: candidates.collect() })
+}
