@@ -4,6 +4,7 @@
 //! - [`output`]: the only place that prints. It escapes what comes from dumps and file names, knows colours,
 //!   progress bars and closed pipes.
 //! - [`exit`]: the exit codes, and which error ends with which of them.
+//! - [`pack`]: files of any size, compressed, cut into verified parts, and given back.
 //! - [`size`]: sizes as people write them, `4MiB`.
 //!
 //! ```
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 pub mod cli;
 pub mod exit;
 pub mod output;
+pub mod pack;
 pub mod size;
 
 /// Runs `kdt` with these words (the first is the program's name) and returns its exit code.
