@@ -3,9 +3,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::name::shown_path;
 use crate::exit::{Exit, Failure, io_exit, plain_io};
 use crate::size::Size;
-use super::name::shown_path;
 
 /// Why packing, verifying, unpacking or sending stopped. `Display` is one sentence, [`PackError::hint`]
 /// the next step.

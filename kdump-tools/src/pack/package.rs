@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::size::Size;
 use super::digest::Digest;
 use super::error::PackError;
 use super::layout::Layout;
 use super::manifest::{Artifact, CODEC, Hold, Manifest, Part, SCHEMA};
 use super::name::ArtifactName;
+use crate::size::Size;
 
 /// The name of the list in a package directory.
 pub const MANIFEST: &str = "manifest.json";

@@ -7,7 +7,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use crate::size::Size;
 use super::digest::{Digest, Hasher, to_hex};
 use super::error::PackError;
 use super::kind::Kind;
@@ -15,6 +14,7 @@ use super::layout::{Layout, Member};
 use super::manifest::LeftOut;
 use super::name::{ArtifactName, CaseId, shown_path};
 use super::package::{MANIFEST_BYTES, clash};
+use crate::size::Size;
 
 /// The smallest part: below it, headers and names outweigh what is in it.
 const SMALLEST_PART: u64 = 1 << 20;
@@ -209,7 +209,7 @@ pub fn plan(request: &PackRequest) -> Result<PackPlan, PackError> {
         jobs: request.jobs.unwrap_or_else(cores).clamp(1, 64),
         layout: Layout { spans: Vec::new(), total: 0 },
         reports_end: 0,
-        frame_size: FRAME.min(part_size >> 2) & !0xffff,
+        frame_size: frame_size(*part_size),
     };
     let members: Vec<Member<'_>> = (0..plan.artifacts.len()).filter_map(|index| plan.member(index)).collect();
     plan.layout = Layout::new(members.into_iter()).ok_or_else(too_long)?;
@@ -233,6 +233,15 @@ fn check_numbers(part_size: u64, level: i32) -> Result<(), PackError> {
         });
     }
     Ok(())
+}
+
+/// The input of one frame: as long as [`FRAME`] allows, and so that a whole number of frames fills a part
+/// even where they do not compress.
+fn frame_size(part_size: u64) -> u64 {
+    let frames = part_size.div_ceil(FRAME).max(4);
+    let room = part_size.checked_div(frames).unwrap_or(part_size);
+    // A frame that does not compress costs 22 bytes, and 3 more for each 128 KiB.
+    room.saturating_sub((room >> 12).saturating_add(64)) & !0xfff
 }
 
 fn cores() -> usize {
@@ -408,5 +417,21 @@ fn name_all(mut found: Vec<Found>) -> Result<Vec<Planned>, PackError> {
             stamp,
         });
         return Ok(planned.collect());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_that_do_not_compress_fill_a_part() {
+        for part_size in [SMALLEST_PART, (1 << 20) + 4097, 7 << 20, 16 << 20, 64 << 20, 1 << 30, 5 << 30] {
+            let frame = frame_size(part_size);
+            let most = frame + 22 + 3 * frame.div_ceil(128 << 10);
+            let fit = part_size / most;
+            assert!(fit * most * 100 >= part_size * 97, "{part_size}: {fit} frames of {frame}");
+            assert!(frame <= FRAME);
+        }
     }
 }

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use vmcore::progress::{Cancel, Progress};
 
-use crate::size::Size;
 use super::compress::{compress, holds_bytes};
 use super::digest::Digest;
 use super::error::PackError;
@@ -18,6 +17,7 @@ use super::manifest::{Artifact, CODEC, Manifest, Part, SCHEMA, Tool};
 use super::name::{shown, shown_path};
 use super::package::{MANIFEST, MANIFEST_BYTES, RECEIPT, SUMS, holds, sums};
 use super::plan::{PackPlan, Planned};
+use crate::size::Size;
 
 /// What packing made.
 #[derive(Clone, Debug)]

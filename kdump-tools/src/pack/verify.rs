@@ -340,7 +340,9 @@ pub(super) fn part_problem(
     let problem = |code, at, what: &str| Some(Problem::new(code, &part.name, at, what));
     match state {
         PartState::Missing => problem("part-missing", None, "is missing"),
-        PartState::Unreadable(e) => problem("part-unreadable", None, &format!("can't be read: {}", plain_io(e))),
+        PartState::Unreadable(e) => {
+            problem("part-unreadable", None, &format!("can't be read: {}", plain_io(e)))
+        }
         PartState::Read { length, .. } if *length < part.size => {
             let what = format!("is cut off: it ends at byte {length}, and has to have {}", part.size);
             problem("part-short", Some(*length), &what)
