@@ -9,6 +9,7 @@
 )]
 
 pub mod addr;
+pub mod analysis;
 pub mod error;
 pub mod format;
 pub mod kernel;

@@ -74,7 +74,7 @@ pub struct LogRecord {
     pub text: Vec<u8>,
     /// How many bytes of the text are not in the dump.
     pub missing_bytes: u32,
-    /// True where the record has no text at all: an empty line, or one that found no space in the ring.
+    /// True for a record of the ring without a text block: an empty line, or one that found no space.
     pub data_less: bool,
 }
 

@@ -73,7 +73,6 @@ fn parse_line(line: &[u8]) -> LogRecord {
         rest = after.strip_prefix(b" ").unwrap_or(after);
     }
     record.text = rest.to_vec();
-    record.data_less = false;
     record
 }
 

@@ -135,7 +135,6 @@ impl Reader<'_, '_> {
         let dict_end = text_end.saturating_add(dict_len).min(end);
         let text = self.text.bytes(text_at..text_end);
         record.text = text.have;
-        record.data_less = text_len == 0;
         if let Some(why) = text.why {
             record.missing_bytes = u32::try_from(text.missing).unwrap_or(u32::MAX);
             log.lost.add(|| format!("{} bytes of its text can't be read: {why}", text.missing));

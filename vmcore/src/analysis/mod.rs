@@ -1,0 +1,3 @@
+//! What happened to the kernel. Analyses return data with their evidence, and print nothing.
+
+pub mod panic;

@@ -1,0 +1,194 @@
+//! The lines that follow an oops or a panic: who ran where, and how it got there.
+
+use crate::report::{Frame, FrameTrust};
+
+/// `CPU: 0 PID: 1 Comm: init …`, and its older and newer forms.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Who {
+    pub(super) cpu: Option<u32>,
+    pub(super) pid: Option<i64>,
+    pub(super) comm: Option<String>,
+}
+
+/// Where the command name ends: what follows it on the line. With kdump loaded, that stands before the taint.
+const AFTER_COMM: [&[&str]; 2] = [&[" Kdump: loaded "], &[" Not tainted", " Tainted: ", " Tainted ", " G  "]];
+
+/// Reads `CPU: 0 UID: 0 PID: 1 Comm: init Kdump: loaded Not tainted 6.12…` (the UID since 6.12), and before 3.11
+/// `Pid: 1, comm: init Not tainted 2.6.32…`.
+pub(super) fn who(line: &str) -> Option<Who> {
+    if let Some(rest) = line.strip_prefix("CPU: ") {
+        let pid = after(rest, "PID: ")?;
+        return Some(Who { cpu: number(rest), pid: number(pid), comm: after(pid, "Comm: ").map(comm) });
+    }
+    let rest = line.strip_prefix("Pid: ")?;
+    Some(Who { cpu: None, pid: number(rest), comm: after(rest, "comm: ").map(comm) })
+}
+
+fn after<'l>(line: &'l str, key: &str) -> Option<&'l str> {
+    line.split_once(key).map(|(_, rest)| rest)
+}
+
+fn number<N: std::str::FromStr>(text: &str) -> Option<N> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    text.get(..end)?.parse().ok()
+}
+
+/// A command name may hold blanks, and even the words that follow it: the last of them that can end it does.
+fn comm(text: &str) -> String {
+    // A name has 15 bytes at most.
+    let ends = |stops: &[&str]| {
+        stops.iter().flat_map(|stop| text.match_indices(stop)).map(|(at, _)| at).filter(|at| *at <= 15).max()
+    };
+    let end = AFTER_COMM.iter().find_map(|stops| ends(stops));
+    let name =
+        end.and_then(|at| text.get(..at)).unwrap_or_else(|| text.split(' ').next().unwrap_or_default());
+    name.to_owned()
+}
+
+/// What a line can say of a CPU that is not said by [`who`]: `CPU#1 stuck`, `LOCKUP on cpu 2`.
+pub(super) fn cpu_in(line: &str) -> Option<u32> {
+    let rest =
+        after(line, "CPU#").or_else(|| after(line, "LOCKUP on cpu ")).or_else(|| after(line, "cpu "))?;
+    number(rest)
+}
+
+/// `[insmod:412]` at the end of a soft lockup's line.
+pub(super) fn task_in_brackets(line: &str) -> Option<(String, i64)> {
+    let inner = line.trim_end().strip_suffix(']')?.rsplit_once('[')?.1;
+    let (name, pid) = inner.rsplit_once(':')?;
+    Some((name.to_owned(), pid.parse().ok()?))
+}
+
+/// Where the instruction pointer is, of a line `RIP: 0010:f+0x1/0x2` (with addresses in brackets before 4.11), `EIP is at …` or, on arm64, `pc : …`.
+/// `None` for one of user space.
+pub(super) fn instruction(line: &str) -> Option<Frame> {
+    if let Some(rest) = line.strip_prefix("RIP: ") {
+        // The selector's low two bits are the privilege: 3 is user space.
+        let selector = rest.split(':').next().and_then(|text| u16::from_str_radix(text.trim(), 16).ok());
+        if selector.is_some_and(|cs| cs & 3 == 3) {
+            return None;
+        }
+        return frame(rest.split_once(':')?.1, FrameTrust::Regs);
+    }
+    let rest = line.strip_prefix("EIP is at ").or_else(|| line.strip_prefix("pc : "))?;
+    frame(rest, FrameTrust::Regs)
+}
+
+/// A line of a call trace. `?` means that the kernel's unwinder does not vouch for it.
+pub(super) fn trace_frame(line: &str) -> Option<Frame> {
+    let text = line.trim();
+    if text.starts_with('<') || text.is_empty() {
+        return None;
+    }
+    let trust = if text.contains("? ") {
+        FrameTrust::Scan
+    } else if text.starts_with("[<") {
+        // Kernels that print addresses had frame pointers; ORC came with 4.14, three releases after the addresses went.
+        FrameTrust::Fp
+    } else {
+        FrameTrust::Orc
+    };
+    frame(text, trust)
+}
+
+/// True for a line that belongs to a call trace without being a frame of it: `<TASK>`, `</IRQ>`, `<EOI>`.
+pub(super) fn is_trace_mark(line: &str) -> bool {
+    let text = line.trim();
+    text.starts_with('<') && text.ends_with('>')
+}
+
+/// The first `symbol+0xoffset/0xsize [module]` of a text.
+fn frame(text: &str, trust: FrameTrust) -> Option<Frame> {
+    let mut words = text.split_ascii_whitespace();
+    let (symbol, offset) = words.by_ref().find_map(|word| {
+        let (symbol, place) = word.split_once("+0x")?;
+        let (offset, size) = place.split_once("/0x")?;
+        let offset = u64::from_str_radix(offset, 16).ok()?;
+        u64::from_str_radix(size, 16).ok()?;
+        (!symbol.is_empty()).then_some((symbol, offset))
+    })?;
+    let module = words.next().and_then(|w| w.strip_prefix('[')).map(|w| w.trim_end_matches(']').to_owned());
+    Some(Frame {
+        pc: None,
+        symbol: Some(symbol.to_owned()),
+        offset: Some(offset),
+        module: module.filter(|m| !m.starts_with('<')),
+        trust,
+        sp: None,
+        file: None,
+        line: None,
+        inlined: false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ran(cpu: Option<u32>, pid: i64, comm: &str) -> Who {
+        Who { cpu, pid: Some(pid), comm: Some(comm.to_owned()) }
+    }
+
+    #[test]
+    fn who_ran_is_read_in_each_form_of_the_line() {
+        let new = "CPU: 1 UID: 0 PID: 77 Comm: init Kdump: loaded Not tainted 6.12.117+deb12-cloud-amd64 #1  Debian";
+        assert_eq!(who(new), Some(ran(Some(1), 77, "init")));
+        assert_eq!(
+            who("CPU: 3 PID: 4 Comm: kworker/3:1 Tainted: G           OE    4.18.0-553.el8.x86_64 #1"),
+            Some(ran(Some(3), 4, "kworker/3:1"))
+        );
+        assert_eq!(
+            who("CPU: 0 PID: 2 Comm: Web Content Not tainted 5.14.0 #1"),
+            Some(ran(Some(0), 2, "Web Content"))
+        );
+        assert_eq!(
+            who("Pid: 2034, comm: bash Not tainted 2.6.32-754.el6.x86_64 #1"),
+            Some(ran(None, 2034, "bash"))
+        );
+        assert_eq!(who("CPU: 0 is up"), None);
+    }
+
+    #[test]
+    fn a_command_name_can_contain_the_word_that_ends_it() {
+        let line = "CPU: 0 PID: 9 Comm: x Not tainted Not tainted 6.1.0 #1";
+        assert_eq!(who(line).and_then(|w| w.comm).as_deref(), Some("x Not tainted"));
+        let line = "CPU: 0 PID: 9 Comm: a Kdump: loaded Not tainted 6.1.0 #1";
+        assert_eq!(who(line).and_then(|w| w.comm).as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn frames_are_read_with_and_without_addresses_and_modules() {
+        let frame = trace_frame("  sysrq_handle_crash+0x1a/0x20").unwrap();
+        assert_eq!(
+            (frame.symbol.as_deref(), frame.offset, frame.trust),
+            (Some("sysrq_handle_crash"), Some(0x1a), FrameTrust::Orc)
+        );
+        let frame = trace_frame(" ? ext4_sync+0x4/0x100 [ext4]").unwrap();
+        assert_eq!((frame.module.as_deref(), frame.trust), (Some("ext4"), FrameTrust::Scan));
+        let frame = trace_frame(" [<ffffffff8119b6a5>] vfs_write+0xb5/0x1a0").unwrap();
+        assert_eq!((frame.symbol.as_deref(), frame.trust), (Some("vfs_write"), FrameTrust::Fp));
+        assert_eq!(trace_frame(" <TASK>"), None);
+        assert_eq!(trace_frame("Code: 40 00 48"), None);
+    }
+
+    #[test]
+    fn the_instruction_of_user_space_is_not_the_kernels() {
+        assert_eq!(instruction("RIP: 0033:0x47b7a0"), None);
+        let frame =
+            instruction("RIP: 0010:[<ffffffff8140d9f6>]  [<ffffffff8140d9f6>] sysrq_handle_crash+0x16/0x20")
+                .unwrap();
+        assert_eq!(frame.symbol.as_deref(), Some("sysrq_handle_crash"));
+        assert_eq!(
+            instruction("RIP: 0010:lkdtm_BUG+0x5/0x10 [lkdtm]").unwrap().module.as_deref(),
+            Some("lkdtm")
+        );
+    }
+
+    #[test]
+    fn a_lockup_names_its_cpu_and_task() {
+        let line = "watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [kworker/1:2:412]";
+        assert_eq!(cpu_in(line), Some(1));
+        assert_eq!(task_in_brackets(line), Some(("kworker/1:2".to_owned(), 412)));
+        assert_eq!(cpu_in("NMI watchdog: Watchdog detected hard LOCKUP on cpu 12"), Some(12));
+    }
+}

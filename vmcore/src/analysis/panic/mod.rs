@@ -1,0 +1,359 @@
+//! What the kernel died of, by its own log.
+//!
+//! Only the kernel's own lines count: whoever may write to `/dev/kmsg` can print «Kernel panic», but not with the kernel's facility.
+//! The earliest cause of the last incident names the kind, not the panic that an oops ends in. A kernel that
+//! oopsed or warned and went on has not panicked.
+
+mod lines;
+mod words;
+
+use crate::kernel::printk::{Caller, KernelLog};
+use crate::report::{Frame, Panic, PanicKind, TaskRef};
+use words::{AfterOops, Word, word};
+
+/// How many lines after a cause are looked at for the CPU, the task and the trace.
+const STORY_LINES: usize = 200;
+/// How far before a panic a sign of it can be, in time. The watchdogs print and panic in one go; a memory report takes a while on a slow console.
+const SIGN_NS: u64 = 30_000_000_000;
+/// How far before a panic a sign of it can be, in lines.
+const SIGN_LINES: usize = 4000;
+/// How many lines of evidence are kept.
+const MAX_EVIDENCE: usize = 12;
+/// How many frames of a trace are kept.
+const MAX_FRAMES: usize = 128;
+
+/// One line of the log as evidence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Evidence {
+    /// The record's number.
+    pub seq: u64,
+    /// Its time in nanoseconds since boot.
+    pub ts_ns: Option<u64>,
+    /// The line.
+    pub text: String,
+}
+
+/// What the log tells of the end of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedPanic {
+    /// Which kind.
+    pub kind: PanicKind,
+    /// The kernel's sentence that says most: the oops's first line, or the panic's own where there was no oops.
+    pub message: String,
+    /// The `Kernel panic` line. An oops that kdump takes over from prints none.
+    pub panic_line: Option<String>,
+    /// The CPU that panicked.
+    pub cpu: Option<u32>,
+    /// The task that it ran.
+    pub pid: Option<i64>,
+    /// The task's name.
+    pub comm: Option<String>,
+    /// Where the instruction pointer was, where the kernel printed registers of its own code.
+    pub instruction: Option<Frame>,
+    /// The call trace as printed. [`crate::report::FrameTrust::Scan`] marks those with `?`.
+    pub trace: Vec<Frame>,
+    /// The lines from which this follows, oldest first.
+    pub evidence: Vec<Evidence>,
+}
+
+impl LoggedPanic {
+    /// The same as the document has it, the instruction as the innermost frame.
+    #[must_use]
+    pub fn to_report(&self) -> Panic {
+        let task = (self.pid.is_some() || self.comm.is_some()).then(|| TaskRef {
+            pid: self.pid,
+            comm: self.comm.clone(),
+            kaddr: None,
+        });
+        let backtrace = self.instruction.iter().chain(&self.trace).cloned().collect();
+        Panic { kind: self.kind, message: self.message.clone(), cpu: self.cpu, task, backtrace }
+    }
+}
+
+/// One line of a record, with whose it is.
+struct Line<'l> {
+    seq: u64,
+    ts_ns: Option<u64>,
+    caller: Option<Caller>,
+    text: std::borrow::Cow<'l, str>,
+    word: Word,
+}
+
+/// Says what the kernel died of; `None` where its log shows that it went on, or shows nothing.
+///
+/// `crashed` is whether something else says that it died: VMCOREINFO's `CRASHTIME`. It decides where an oops is the last thing in the log.
+#[must_use]
+pub fn from_log(log: &KernelLog, crashed: bool) -> Option<LoggedPanic> {
+    let lines = kernel_lines(log);
+    let panic_at = lines.iter().rposition(|line| matches!(line.word, Word::Panic(..)));
+    // The first panic ends the kernel. A second one follows from it, or comes from another CPU at the same time.
+    let panic_at = panic_at.map(|last| first_of_burst(&lines, last));
+    let cause_at = match panic_at {
+        Some(at) => cause_of(&lines, at),
+        None => fatal_oops(&lines, crashed)?,
+    };
+    Some(tell(&lines, cause_at, panic_at))
+}
+
+/// The kernel's own lines. Records of several lines are taken apart.
+fn kernel_lines(log: &KernelLog) -> Vec<Line<'_>> {
+    let kernels = log.records.iter().filter(|r| !r.data_less && r.facility.is_none_or(|f| f == 0));
+    let mut lines = Vec::new();
+    for record in kernels {
+        for text in record.text.split(|b| *b == b'\n') {
+            let text = String::from_utf8_lossy(text);
+            let word = word(&text);
+            lines.push(Line { seq: record.seq, ts_ns: record.ts_ns, caller: record.caller, text, word });
+        }
+    }
+    lines
+}
+
+/// Going back from the last panic, the first one without a sign of life between.
+fn first_of_burst(lines: &[Line<'_>], last: usize) -> usize {
+    let mut first = last;
+    for at in (last.saturating_sub(SIGN_LINES)..last).rev() {
+        let Some(line) = lines.get(at) else { break };
+        if !within(lines, at, last) {
+            break;
+        }
+        if matches!(line.word, Word::Panic(..)) {
+            first = at;
+        }
+    }
+    first
+}
+
+/// Whether two lines are so close in time that one can be about the other. Without times, the lines' distance has to do.
+fn within(lines: &[Line<'_>], early: usize, late: usize) -> bool {
+    let ts = |at: usize| lines.get(at).and_then(|l| l.ts_ns);
+    match (ts(early), ts(late)) {
+        (Some(a), Some(b)) => b.saturating_sub(a) <= SIGN_NS,
+        _ => late.saturating_sub(early) <= 400,
+    }
+}
+
+/// Whether two lines were printed without anything between them: 10 ms.
+fn in_one_go(lines: &[Line<'_>], early: usize, late: usize) -> bool {
+    let ts = |at: usize| lines.get(at).and_then(|l| l.ts_ns);
+    matches!((ts(early), ts(late)), (Some(a), Some(b)) if b.saturating_sub(a) <= 10_000_000)
+}
+
+/// The line that a panic follows from, or the panic's own.
+fn cause_of(lines: &[Line<'_>], panic_at: usize) -> usize {
+    let Some(Word::Panic(kind, after_oops)) = lines.get(panic_at).map(|l| l.word) else { return panic_at };
+    let oops_at = last_oops_before(lines, panic_at);
+    if after_oops == AfterOops::Yes {
+        // An oops of last week, survived, is not why init was killed today.
+        let recent = oops_at.filter(|at| within(lines, *at, panic_at));
+        return recent.map_or(panic_at, |at| sysrq_before(lines, at).unwrap_or(at));
+    }
+    // A stack overflow or the like can panic in the middle of an oops's own report: no end of the trace stands between.
+    if kind == PanicKind::Other
+        && let Some(at) = oops_at
+        && !ended_between(lines, at, panic_at)
+        && within(lines, at, panic_at)
+    {
+        return at;
+    }
+    first_sign(lines, panic_at, kind).unwrap_or(panic_at)
+}
+
+/// The first sign of a kind in the time before a panic; of those that repeat while the machine lives on, the last.
+fn first_sign(lines: &[Line<'_>], panic_at: usize, kind: PanicKind) -> Option<usize> {
+    let from = panic_at.saturating_sub(SIGN_LINES);
+    let mut candidates = (from..panic_at)
+        .rev()
+        .take_while(|at| within(lines, *at, panic_at))
+        .filter(|at| lines.get(*at).is_some_and(|l| l.word == Word::Sign(kind)));
+    match kind {
+        // One round of the detector prints all tasks, and an error's record has many lines: the first of them is the cause.
+        PanicKind::HungTask | PanicKind::Mce => candidates.last(),
+        _ => candidates.next(),
+    }
+}
+
+fn last_oops_before(lines: &[Line<'_>], at: usize) -> Option<usize> {
+    let last = lines.get(..at)?.iter().rposition(|line| matches!(line.word, Word::Oops(_)))?;
+    Some(first_line_of_oops(lines, last))
+}
+
+fn ended_between(lines: &[Line<'_>], early: usize, late: usize) -> bool {
+    lines.get(early..late).unwrap_or_default().iter().any(|line| line.word == Word::EndTrace)
+}
+
+/// An oops has several telling lines, and can oops again: all without an end of the trace between them are one incident.
+fn first_line_of_oops(lines: &[Line<'_>], last: usize) -> usize {
+    let mut first = last;
+    for at in (last.saturating_sub(SIGN_LINES)..last).rev() {
+        let Some(line) = lines.get(at) else { break };
+        match line.word {
+            Word::EndTrace => break,
+            Word::Oops(_) if within(lines, at, first) => first = at,
+            _ => {}
+        }
+    }
+    first
+}
+
+/// Before 5.0, sysrq-c followed a null pointer on purpose: the request is the cause then.
+fn sysrq_before(lines: &[Line<'_>], oops_at: usize) -> Option<usize> {
+    let from = oops_at.saturating_sub(8);
+    let at = (from..oops_at)
+        .rev()
+        .find(|at| lines.get(*at).is_some_and(|l| l.word == Word::Sign(PanicKind::Sysrq)))?;
+    within(lines, at, oops_at).then_some(at)
+}
+
+/// The last oops, if nothing shows that the kernel survived it: kdump takes over before the end of the trace is printed.
+fn fatal_oops(lines: &[Line<'_>], crashed: bool) -> Option<usize> {
+    let oops_at = last_oops_before(lines, lines.len());
+    let fatal = oops_at.filter(|at| !ended_between(lines, *at, lines.len()));
+    if let Some(at) = fatal {
+        // Without CRASHTIME, lines of a later hour tell that it went on, whatever became of the end of the trace.
+        let last = lines.len().saturating_sub(1);
+        if crashed || within(lines, at, last) {
+            return Some(sysrq_before(lines, at).unwrap_or(at));
+        }
+    }
+    // The kernel died and its last words are not in the log: the last sign of trouble in its last seconds has to do.
+    let last = lines.len().checked_sub(1).filter(|_| crashed)?;
+    let grave = |at: &usize| {
+        lines.get(*at).is_some_and(|l| matches!(l.word, Word::Sign(kind) if kind != PanicKind::Warn))
+    };
+    (last.saturating_sub(SIGN_LINES)..=last).rev().take_while(|at| within(lines, *at, last)).find(grave)
+}
+
+/// Puts together what the lines from the cause on say.
+fn tell(lines: &[Line<'_>], cause_at: usize, panic_at: Option<usize>) -> LoggedPanic {
+    let text = |at: usize| lines.get(at).map(|l| l.text.trim_end().to_owned()).unwrap_or_default();
+    let cause_word = lines.get(cause_at).map_or(Word::Nothing, |l| l.word);
+    let own_kind = match cause_word {
+        Word::Panic(kind, _) | Word::Oops(kind) | Word::Sign(kind) => kind,
+        Word::EndTrace | Word::Nothing => PanicKind::Other,
+    };
+    let (kind, kind_at) = refine(lines, cause_at, own_kind);
+    let is_oops = matches!(cause_word, Word::Oops(_));
+    // A sysrq, an exhausted memory, a failing machine: the panic's sentence says more than the sign before it.
+    let sign_says_more = matches!(
+        kind,
+        PanicKind::SoftLockup
+            | PanicKind::HardLockup
+            | PanicKind::HungTask
+            | PanicKind::RcuStall
+            | PanicKind::Warn
+    );
+    let message_at = if is_oops || sign_says_more { kind_at } else { panic_at.unwrap_or(cause_at) };
+    // The one who panicked is named after the oops or the lockup itself, but for detectors that run in a task of their own.
+    let in_own_context = is_oops
+        || matches!(kind, PanicKind::SoftLockup | PanicKind::HardLockup | PanicKind::Warn | PanicKind::Sysrq);
+    let story_at = if in_own_context { cause_at } else { panic_at.unwrap_or(cause_at) };
+    let mut panic = LoggedPanic {
+        kind,
+        message: text(message_at),
+        panic_line: panic_at.map(text),
+        cpu: None,
+        pid: None,
+        comm: None,
+        instruction: None,
+        trace: Vec::new(),
+        evidence: Vec::new(),
+    };
+    story(lines, story_at, &mut panic);
+    if kind == PanicKind::SoftLockup || kind == PanicKind::HardLockup {
+        let line = text(cause_at);
+        panic.cpu = panic.cpu.or_else(|| lines::cpu_in(&line));
+        if panic.pid.is_none()
+            && let Some((comm, pid)) = lines::task_in_brackets(&line)
+        {
+            (panic.comm, panic.pid) = (Some(comm), Some(pid));
+        }
+    }
+    panic.evidence = evidence(lines, &[Some(cause_at), Some(kind_at), panic_at]);
+    panic
+}
+
+/// The first lines of an oops can be less telling than a later one of it: `Oops: 0000 [#1]` before the cause, or
+/// `invalid opcode` after `kernel BUG at`.
+fn refine(lines: &[Line<'_>], cause_at: usize, kind: PanicKind) -> (PanicKind, usize) {
+    if kind != PanicKind::Other {
+        return (kind, cause_at);
+    }
+    let end = cause_at.saturating_add(STORY_LINES).min(lines.len());
+    for at in cause_at..end {
+        match lines.get(at).map(|l| l.word) {
+            Some(Word::Oops(better)) if better != PanicKind::Other => return (better, at),
+            Some(Word::EndTrace | Word::Panic(..)) if at != cause_at => break,
+            _ => {}
+        }
+    }
+    (kind, cause_at)
+}
+
+/// Reads who ran where from the lines after `from`, passing over what other CPUs print in between.
+fn story(lines: &[Line<'_>], from: usize, panic: &mut LoggedPanic) {
+    let speaker = lines.get(from).and_then(|l| l.caller);
+    let mut in_trace = false;
+    let mut named = false;
+    let mut traced = false;
+    for line in lines.iter().skip(from).take(STORY_LINES) {
+        if speaker.is_some() && line.caller.is_some() && line.caller != speaker {
+            continue;
+        }
+        if line.word == Word::EndTrace {
+            break;
+        }
+        let text = line.text.as_ref();
+        if let Some(who) = lines::who(text) {
+            if named {
+                // The report of the next CPU, or of a second oops.
+                break;
+            }
+            named = true;
+            (panic.cpu, panic.pid, panic.comm) = (who.cpu, who.pid, who.comm);
+        }
+        if panic.instruction.is_none() && !traced {
+            panic.instruction = lines::instruction(text);
+        }
+        if text.trim_start().starts_with("Call Trace:") || text.trim_start().starts_with("Call trace:") {
+            in_trace = !traced;
+            continue;
+        }
+        if in_trace {
+            match lines::trace_frame(text) {
+                Some(frame) if panic.trace.len() < MAX_FRAMES => panic.trace.push(frame),
+                Some(_) => {}
+                None if lines::is_trace_mark(text) => {}
+                None => {
+                    in_trace = false;
+                    traced = true;
+                }
+            }
+        }
+    }
+}
+
+/// The lines that matter, in order: the cause, what the kernel printed just before it, the panic.
+fn evidence(lines: &[Line<'_>], marks: &[Option<usize>]) -> Vec<Evidence> {
+    let mut at: Vec<usize> = marks.iter().flatten().copied().collect();
+    if let Some(cause) = at.first().copied() {
+        let before = cause.saturating_sub(6);
+        let cut_here = (before..cause)
+            .rev()
+            .find(|i| lines.get(*i).is_some_and(|l| l.text.starts_with("------------[ cut here ]")));
+        // What is wrong is said right before that line («list_del corruption. …»), or between it and the BUG.
+        let first =
+            cut_here.map(|i| i.saturating_sub(usize::from(in_one_go(lines, i.saturating_sub(1), cause))));
+        at.extend(first.into_iter().flat_map(|i| i..cause).filter(|i| Some(*i) != cut_here));
+    }
+    at.sort_unstable();
+    at.dedup();
+    at.truncate(MAX_EVIDENCE);
+    at.into_iter()
+        .filter_map(|i| lines.get(i))
+        .map(|l| Evidence { seq: l.seq, ts_ns: l.ts_ns, text: l.text.trim_end().to_owned() })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
