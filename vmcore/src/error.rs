@@ -133,6 +133,8 @@ pub enum OpenErrorKind {
     NotADump {
         /// What it is: «a gzip archive», «a text file».
         what: String,
+        /// What to do with it, or where the dump may be.
+        hint: String,
     },
     /// It is a dump, of a kind that we can't read.
     #[error("is {what}, which kdt does not read")]
@@ -141,6 +143,14 @@ pub enum OpenErrorKind {
         what: String,
         /// What turns it into something that can be read.
         hint: String,
+    },
+    /// It is a dump, and does not belong to the others that were named with it.
+    #[error("does not belong to the same split set as {}: {why}", first.display())]
+    NotOfSet {
+        /// A file of the set.
+        first: PathBuf,
+        /// In what they differ.
+        why: String,
     },
     /// It is a dump, and so damaged that no page can be found.
     #[error("is {what}, but {why} (file offset {at:#x})")]
@@ -152,6 +162,13 @@ pub enum OpenErrorKind {
         /// Where.
         at: u64,
     },
+}
+
+impl OpenErrorKind {
+    /// A file that is `what` and not a dump.
+    pub fn not_a_dump(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::NotADump { what: what.into(), hint: hint.into() }
+    }
 }
 
 impl OpenError {
@@ -175,10 +192,10 @@ impl OpenError {
                 "the writer never got to it: look at the console log of the capture kernel, and at the space on the dump target".into()
             }
             OpenErrorKind::NotAFile { .. } => "name the dump file itself".into(),
-            OpenErrorKind::NotADump { .. } => {
-                "a dump is named vmcore, vmcore.flat, vmcore-incomplete or dump.<time>; unpack archives first".into()
+            OpenErrorKind::NotADump { hint, .. } | OpenErrorKind::Unsupported { hint, .. } => hint.clone(),
+            OpenErrorKind::NotOfSet { .. } => {
+                "name the parts of one dump only; parts of another one are opened on their own".into()
             }
-            OpenErrorKind::Unsupported { hint, .. } => hint.clone(),
             OpenErrorKind::Damaged { .. } => {
                 "compare size and checksum with the original; if they agree, the writer was cut off before its header".into()
             }

@@ -9,8 +9,10 @@ pub struct Limits {
     pub notes_bytes: u64,
     /// Program headers of one ELF file.
     pub segments: u64,
-    /// Records of one flattened stream.
+    /// Records of one flattened stream; each costs 24 bytes of memory.
     pub flattened_records: u64,
+    /// Frames of the dumped machine, holes included: bounds the bitmaps that are read.
+    pub frames: u64,
     /// CPUs of the dumped machine.
     pub cpus: usize,
     /// Bytes of the kernel log, text and descriptors.
@@ -26,7 +28,8 @@ impl Default for Limits {
         Self {
             notes_bytes: 64 << 20,
             segments: 4 << 20,
-            flattened_records: 1 << 28,
+            flattened_records: 1 << 26,
+            frames: 1 << 36,
             cpus: 8192,
             log_bytes: 1 << 30,
             log_records: 16 << 20,

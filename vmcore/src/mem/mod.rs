@@ -1,7 +1,23 @@
-//! Physical memory of the dumped machine, by frame.
+//! Physical memory of the dumped machine, by frame; and [`Dump`], an opened dump of any format.
+
+mod bitmap;
+mod cache;
+mod dump;
+mod elf;
+mod facts;
+mod kdump;
+mod open;
+mod segments;
+
+use std::io;
+
+pub use dump::Dump;
+pub use facts::{Completeness, Facts};
+pub use open::OpenOptions;
 
 use crate::addr::{Pfn, PhysAddr};
 use crate::error::PageError;
+use crate::source::NotArrived;
 
 /// What a dump knows of a frame without decoding it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,4 +48,24 @@ pub trait PhysicalMemory: Send + Sync {
     /// # Errors
     /// The first page that could not be had, and why.
     fn read(&self, paddr: PhysAddr, buf: &mut [u8]) -> Result<(), PageError>;
+
+    /// The first frame from `pfn` on that is not a hole: for walks over all memory, which may be far apart.
+    fn next_frame(&self, pfn: Pfn) -> Option<Pfn> {
+        (pfn.0..self.end_pfn().0).map(Pfn).find(|pfn| self.state(*pfn) != PageState::Hole)
+    }
+}
+
+/// A read that failed, as a reason: what is behind the end or never arrived is lost, the rest is the system's.
+fn lost_or_io(pfn: Pfn, at: u64, error: io::Error, len: u64) -> PageError {
+    if NotArrived::find(&error).is_some() {
+        let why = format!("it should be at file offset {at:#x}, and the stream was cut before that arrived");
+        PageError::Lost { pfn, why }
+    } else if error.kind() == io::ErrorKind::UnexpectedEof {
+        PageError::Lost {
+            pfn,
+            why: format!("it should be at file offset {at:#x}, but the file ends at {len:#x}"),
+        }
+    } else {
+        PageError::Io { pfn, at, source: error }
+    }
 }

@@ -1,0 +1,107 @@
+//! Memory of an ELF vmcore: ranges of the file, as they are.
+
+use std::sync::Arc;
+
+use super::segments::{Backing, Segments};
+use super::{PageState, lost_or_io};
+use crate::addr::{Pfn, PhysAddr};
+use crate::error::PageError;
+use crate::source::{ReadAt, read_exact_at};
+
+/// Memory of an ELF vmcore.
+pub(crate) struct ElfMemory {
+    pub(crate) source: Arc<dyn ReadAt>,
+    pub(crate) segments: Segments,
+    pub(crate) page_size: u64,
+}
+
+impl ElfMemory {
+    fn pfn(&self, paddr: u64) -> Pfn {
+        PhysAddr(paddr).pfn(self.page_size).unwrap_or_default()
+    }
+
+    pub(crate) fn end_pfn(&self) -> Pfn {
+        match self.segments.end() {
+            0 => Pfn(0),
+            end => Pfn(self.pfn(end.saturating_sub(1)).0.saturating_add(1)),
+        }
+    }
+
+    pub(crate) fn state(&self, pfn: Pfn) -> PageState {
+        let Some(start) = pfn.start(self.page_size) else { return PageState::Hole };
+        self.segments.state(start.0, start.0.saturating_add(self.page_size))
+    }
+
+    pub(crate) fn next(&self, pfn: Pfn) -> Option<Pfn> {
+        let start = pfn.start(self.page_size)?.0;
+        self.segments.from(start).map(|extent| self.pfn(extent.start.max(start)))
+    }
+
+    /// True where the whole frame lies in one piece of the file.
+    pub(crate) fn is_whole(&self, pfn: Pfn) -> bool {
+        pfn.start(self.page_size).and_then(|start| Some((start, self.segments.at(start.0)?))).is_some_and(
+            |(start, extent)| {
+                let (backing, left) = extent.from(start.0);
+                matches!(backing, Backing::File(_)) && left >= self.page_size
+            },
+        )
+    }
+
+    /// Fills `buf` from the file, with as few reads as the ranges allow.
+    pub(crate) fn read(&self, paddr: u64, buf: &mut [u8]) -> Result<(), PageError> {
+        let (mut paddr, mut rest) = (paddr, buf);
+        while !rest.is_empty() {
+            let pfn = self.pfn(paddr);
+            let Some(extent) = self.segments.at(paddr) else { return Err(PageError::Hole { pfn }) };
+            let (backing, left) = extent.from(paddr);
+            let at = match backing {
+                Backing::File(at) => at,
+                Backing::Excluded => return Err(PageError::Excluded { pfn, level: 0 }),
+                Backing::Lost(at) => return Err(self.lost(pfn, at)),
+            };
+            let count = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
+            let Some((now, later)) = rest.split_at_mut_checked(count) else { break };
+            read_exact_at(&*self.source, at, now).map_err(|e| lost_or_io(pfn, at, e, self.source.len()))?;
+            paddr = paddr.saturating_add(u64::try_from(count).unwrap_or(u64::MAX));
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Fills a frame: bytes that the dump does not speak of become zeros. Gives the count of those that it has.
+    pub(crate) fn read_frame(&self, pfn: Pfn, buf: &mut [u8]) -> Result<u64, PageError> {
+        let out_of_range = || PageError::Hole { pfn };
+        let start = pfn.start(self.page_size).ok_or_else(out_of_range)?.0;
+        let end = start.saturating_add(self.page_size);
+        let (mut at, mut rest, mut got) = (start, buf, 0u64);
+        while at < end && !rest.is_empty() {
+            let extent = self.segments.from(at).filter(|extent| extent.start < end);
+            let hole = extent.map_or(end, |extent| extent.start).saturating_sub(at);
+            let (bytes, fill) = match (hole, extent) {
+                (0, Some(extent)) => (extent.end.min(end).saturating_sub(at), false),
+                (hole, _) => (hole, true),
+            };
+            let count = usize::try_from(bytes).unwrap_or(usize::MAX).min(rest.len());
+            let Some((now, later)) = rest.split_at_mut_checked(count) else { break };
+            if fill {
+                now.fill(0);
+            } else {
+                self.read(at, now)?;
+                got = got.saturating_add(bytes);
+            }
+            at = at.saturating_add(bytes);
+            rest = later;
+        }
+        if got == 0 { Err(PageError::Hole { pfn }) } else { Ok(got) }
+    }
+
+    fn lost(&self, pfn: Pfn, at: u64) -> PageError {
+        let len = self.source.len();
+        let why = if at < len {
+            format!("it should be at file offset {at:#x}, and the stream was cut before that arrived")
+        } else {
+            format!("it should be at file offset {at:#x}, but the file ends at {len:#x}")
+        };
+        PageError::Lost { pfn, why }
+    }
+}
