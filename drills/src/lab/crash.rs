@@ -1,0 +1,250 @@
+//! Crashes one guest, and keeps everything that it left: raw material for any number of dumps.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::error::{LabError, file_error};
+use super::image::Image;
+use super::kernel::Kernel;
+use super::recipe::{CrashSpec, HostState, How};
+use super::stream::{elf_len, flattened_len};
+use crate::world::{Accel, Disk, DumpFormat, Guest, GuestSpec, OnPanic};
+
+/// The overall time of one guest. On two idle cores a crash takes 20 seconds under TCG.
+const LIMIT: Duration = Duration::from_mins(7);
+const BOOT: Duration = Duration::from_mins(3);
+const DUMP: Duration = Duration::from_mins(2);
+/// How large the disks are that take the dump. They are sparse files: only what is written takes space.
+const DISK: u64 = 64 << 30;
+
+/// What a crashed guest left, in one folder.
+#[derive(Clone, Debug)]
+pub struct Crash {
+    dir: PathBuf,
+}
+
+impl Crash {
+    pub(super) fn at(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// All that the guest wrote to its serial console.
+    #[must_use]
+    pub fn console(&self) -> PathBuf {
+        self.dir.join("console")
+    }
+
+    /// The flattened stream that the capture kernel wrote; only with kdump.
+    #[must_use]
+    pub fn stream(&self) -> PathBuf {
+        self.dir.join("stream")
+    }
+
+    /// `/proc/vmcore`, byte for byte; only with kdump.
+    #[must_use]
+    pub fn vmcore(&self) -> PathBuf {
+        self.dir.join("vmcore")
+    }
+
+    /// What QEMU wrote in this format; only from the host.
+    #[must_use]
+    pub fn qemu(&self, format: &str) -> PathBuf {
+        self.dir.join(format!("qemu-{format}"))
+    }
+}
+
+/// What a guest is booted with.
+pub(super) struct Boot<'a> {
+    pub(super) qemu: &'a Path,
+    pub(super) accel: Accel,
+    pub(super) kernel: &'a Kernel,
+    pub(super) image: &'a Image,
+    /// A word that the guest writes into its kernel log before it fails.
+    pub(super) mark: &'a str,
+}
+
+/// Boots the guest, lets it fail, and fills `dir`.
+pub(super) fn crash(boot: &Boot<'_>, spec: &CrashSpec, formats: &[&str], dir: &Path) -> Result<(), LabError> {
+    match &spec.how {
+        How::Kdump { crashkernel, makedumpfile } => {
+            kdump(boot, spec, crashkernel, &makedumpfile.join(","), dir)
+        }
+        How::Host { state, vmcoreinfo } => host(boot, spec, *state, *vmcoreinfo, formats, dir),
+    }
+}
+
+/// How long it takes to come from nothing to user space; `None` where it does not within `limit`.
+pub(super) fn measure_boot(boot: &Boot<'_>, limit: Duration) -> Result<Option<Duration>, LabError> {
+    let dir = tempfile::tempdir().map_err(file_error("make a folder in", "/tmp"))?;
+    let spec = GuestSpec {
+        cmdline: "panic=-1 lab.do=poweroff".to_owned(),
+        memory_mib: 256,
+        cpus: 1,
+        limit,
+        ..guest(boot, dir.path())
+    };
+    let started = std::time::Instant::now();
+    let guest = Guest::start(&spec)?;
+    Ok(guest.wait_console("lab: first kernel", limit).ok().map(|()| started.elapsed()))
+}
+
+fn guest(boot: &Boot<'_>, dir: &Path) -> GuestSpec {
+    GuestSpec {
+        qemu: boot.qemu.to_owned(),
+        accel: boot.accel,
+        kernel: boot.kernel.image.clone(),
+        initramfs: boot.image.initramfs.clone(),
+        cmdline: String::new(),
+        memory_mib: 0,
+        cpus: 1,
+        cpu: String::new(),
+        disks: Vec::new(),
+        devices: Vec::new(),
+        on_panic: OnPanic::Leave,
+        dir: dir.to_owned(),
+        limit: LIMIT,
+    }
+}
+
+fn cmdline(boot: &Boot<'_>, spec: &CrashSpec, orders: &str) -> String {
+    let trigger = spec.trigger.word();
+    format!("{} lab.mark={} lab.trigger={trigger} {orders}", spec.cmdline, boot.mark)
+}
+
+fn kdump(
+    boot: &Boot<'_>,
+    spec: &CrashSpec,
+    crashkernel: &str,
+    makedumpfile: &str,
+    dir: &Path,
+) -> Result<(), LabError> {
+    let (stream, vmcore) = (dir.join("stream"), dir.join("vmcore"));
+    for disk in [&stream, &vmcore] {
+        let file = File::create(disk).map_err(file_error("make", disk))?;
+        file.set_len(DISK).map_err(file_error("make", disk))?;
+    }
+    let disk = |serial: &str, path: &Path, read_only| Disk {
+        serial: serial.to_owned(),
+        path: path.to_owned(),
+        read_only,
+    };
+    // The socket's path has to be short, wherever the cache lies.
+    let work = tempfile::tempdir().map_err(file_error("make a folder in", "/tmp"))?;
+    let orders = format!("panic=-1 crashkernel={crashkernel} lab.do=kdump lab.makedumpfile={makedumpfile}");
+    let machine = GuestSpec {
+        cmdline: cmdline(boot, spec, &orders),
+        memory_mib: spec.memory_mib,
+        cpus: spec.cpus,
+        cpu: spec.cpu.clone(),
+        disks: vec![
+            disk("stream", &stream, false),
+            disk("boot", &boot.image.boot_disk, true),
+            disk("vmcore", &vmcore, false),
+        ],
+        ..guest(boot, work.path())
+    };
+    let mut guest = Guest::start(&machine)?;
+    guest.wait_console("lab: crashing", BOOT)?;
+    guest.wait_console("lab: capture kernel", BOOT)?;
+    guest.wait_console("lab: captured", DUMP)?;
+    // The console's last words come after that; the guest powers itself off.
+    let end = guest.wait_exit(Duration::from_mins(1));
+    let tail = guest.tail();
+    guest.stop();
+    end?;
+    keep_console(work.path(), dir)?;
+    let console = fs::read(dir.join("console")).map_err(file_error("read", dir.join("console")))?;
+    for step in ["makedumpfile", "copy"] {
+        let good = format!("lab: {step} ends with 0");
+        if !console.windows(good.len()).any(|w| w == good.as_bytes()) {
+            let why = format!("in the capture kernel, {step} ends badly");
+            return Err(LabError::NoDump { why, console: tail });
+        }
+    }
+    trim(&stream, "the flattened stream has no end mark", &tail, flattened_len)?;
+    trim(&vmcore, "the copy of /proc/vmcore is not whole", &tail, elf_len)
+}
+
+/// Cuts a disk to the dump at its beginning.
+fn trim(
+    path: &Path,
+    why: &str,
+    console: &str,
+    len: impl FnOnce(&File) -> std::io::Result<Option<u64>>,
+) -> Result<(), LabError> {
+    let file = OpenOptions::new().read(true).write(true).open(path).map_err(file_error("open", path))?;
+    let len = len(&file)
+        .map_err(file_error("read", path))?
+        .ok_or_else(|| LabError::NoDump { why: why.to_owned(), console: console.to_owned() })?;
+    file.set_len(len).map_err(file_error("cut", path))
+}
+
+fn host(
+    boot: &Boot<'_>,
+    spec: &CrashSpec,
+    state: HostState,
+    vmcoreinfo: bool,
+    formats: &[&str],
+    dir: &Path,
+) -> Result<(), LabError> {
+    if vmcoreinfo && !boot.image.has_fw_cfg {
+        return Err(LabError::Content {
+            path: boot.kernel.modules.clone(),
+            why: "the kernel has no `qemu_fw_cfg`, so that it cannot hand over its VMCOREINFO".to_owned(),
+        });
+    }
+    let work = tempfile::tempdir().map_err(file_error("make a folder in", "/tmp"))?;
+    let (order, sign) = match state {
+        // The last line of a panic: all CPUs have stopped by then.
+        HostState::Panicked => ("panic", "---[ end Kernel panic"),
+        HostState::Running => ("idle", "lab: idle"),
+    };
+    let mut devices = vec!["pvpanic".to_owned()];
+    if vmcoreinfo {
+        devices.push("vmcoreinfo".to_owned());
+    }
+    let machine = GuestSpec {
+        cmdline: cmdline(boot, spec, &format!("lab.do={order}")),
+        memory_mib: spec.memory_mib,
+        cpus: spec.cpus,
+        cpu: spec.cpu.clone(),
+        devices,
+        on_panic: OnPanic::Pause,
+        ..guest(boot, work.path())
+    };
+    let mut guest = Guest::start(&machine)?;
+    let mut qmp = guest.qmp()?;
+    match state {
+        HostState::Panicked => {
+            guest.wait_console("lab: crashing", BOOT)?;
+            // pvpanic pauses the guest in the middle of its panic, before the last line of it.
+            loop {
+                if qmp.status()? == "guest-panicked" {
+                    break;
+                }
+                match guest.wait_console(sign, Duration::from_millis(500)) {
+                    Ok(()) => break,
+                    Err(crate::world::GuestError::Time { .. }) => {}
+                    Err(e) => return Err(e.into()),
+                }
+            }
+        }
+        HostState::Running => {
+            guest.wait_console(sign, BOOT)?;
+            // It has to have run for some seconds, so that its own work is in its memory.
+            std::thread::sleep(Duration::from_secs(5));
+        }
+    }
+    for format in formats {
+        let path = dir.join(format!("qemu-{format}"));
+        qmp.dump_guest_memory(&path, &DumpFormat((*format).to_owned()), DUMP)?;
+    }
+    guest.stop();
+    keep_console(work.path(), dir)
+}
+
+fn keep_console(work: &Path, dir: &Path) -> Result<(), LabError> {
+    let (from, to) = (work.join("console"), dir.join("console"));
+    fs::copy(&from, &to).map(|_| ()).map_err(file_error("keep", &to))
+}
