@@ -55,8 +55,13 @@ pub(super) fn find(mem: &dyn PhysicalMemory, info: &Vmcoreinfo, hints: &Hints<'_
     let roots = roots_of_cpus(hints);
     found.phys_base = phys_base(mem, info, hints, &roots);
     found.translation.text = found.phys_base.map(Translation::x86_64_text);
-    if found.phys_base.is_none() {
-        found.gap("kernel text mapping", "nothing tells phys_base".into());
+    match found.phys_base {
+        None => found.gap("kernel text mapping", "nothing tells phys_base".into()),
+        Some(base) if agreement(mem, info, base) == Some(false) => found.gap(
+            "kernel text mapping",
+            format!("init_uts_ns is not where phys_base {base:#x} puts it: memory is encrypted, or VMCOREINFO is another kernel's"),
+        ),
+        Some(_) => {}
     }
     match tables(mem, info, &roots, found.translation.text) {
         Ok(tables) => found.translation.tables = Some(tables),
@@ -149,8 +154,9 @@ fn phys_base_by_itself(mem: &dyn PhysicalMemory, info: &Vmcoreinfo, at: KVirtAdd
     let page_size = mem.page_size();
     let end = mem.end_pfn().start(page_size).map_or(u64::MAX, |end| end.0);
     for step in 0..PHYS_BASE_TRIES {
-        let base = step.checked_mul(ALIGN)?;
-        let paddr = base.checked_add(offset).filter(|p| *p < end)?;
+        // The place of the variable is tried, and not the base: KASLR can make that negative.
+        let paddr = step.checked_mul(ALIGN)?.checked_add(offset.checked_rem(ALIGN)?).filter(|p| *p < end)?;
+        let base = paddr.wrapping_sub(offset);
         let present = PhysAddr(paddr).pfn(page_size).is_some_and(|pfn| mem.state(pfn) == PageState::Present);
         let mut value = [0; 8];
         if present

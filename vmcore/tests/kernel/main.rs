@@ -9,4 +9,6 @@ mod memory;
 #[cfg(test)]
 mod open;
 #[cfg(test)]
+mod tables;
+#[cfg(test)]
 mod translate;

@@ -10,6 +10,7 @@ pub mod render;
 mod ring;
 
 use std::fmt;
+use std::ops::ControlFlow;
 
 use crate::format::vmcoreinfo::Vmcoreinfo;
 use crate::kernel::walk::WalkEnd;
@@ -129,6 +130,19 @@ impl KernelLog {
             lost: LostRecords::default(),
             end: WalkEnd::Complete,
         }
+    }
+
+    /// Appends a record, or ends the walk: because there are enough of them, or because they take more memory than a log may.
+    /// `spent` counts that memory from one call to the next.
+    fn push(&mut self, record: LogRecord, spent: &mut u64, limits: &Limits) -> ControlFlow<()> {
+        let bytes = u64::try_from(size_of::<LogRecord>().saturating_add(record.text.len()));
+        *spent = spent.saturating_add(bytes.unwrap_or(u64::MAX));
+        if self.records.len() >= limits.log_records || *spent > limits.log_bytes {
+            self.end = WalkEnd::Limit(self.records.len());
+            return ControlFlow::Break(());
+        }
+        self.records.push(record);
+        ControlFlow::Continue(())
     }
 
     /// True where every record that the kernel had finished is there, whole.

@@ -2,7 +2,6 @@
 
 use super::{Generation, KernelLog, LogError, LogRecord, number, pointer, symbol};
 use crate::format::vmcoreinfo::Vmcoreinfo;
-use crate::kernel::walk::WalkEnd;
 use crate::kernel::window::{Bytes, Window};
 use crate::limits::Limits;
 use crate::xlat::KernelMemory;
@@ -30,6 +29,7 @@ pub(super) fn read(
         parts.push(window.bytes(0..end));
     }
     let mut log = KernelLog::new(Generation::Plain);
+    let mut spent = 0;
     let mut text = Vec::new();
     for Bytes { have, missing, why } in parts {
         text.extend(have);
@@ -41,16 +41,14 @@ pub(super) fn read(
     text.retain(|b| *b != 0);
     let lines = text.strip_suffix(b"\n").unwrap_or(&text);
     for line in lines.split(|b| *b == b'\n') {
-        if log.records.len() >= limits.log_records {
-            log.end = WalkEnd::Limit(limits.log_records);
-            break;
-        }
         if text.is_empty() {
             break;
         }
         let mut record = parse_line(line);
         record.seq = u64::try_from(log.records.len()).unwrap_or(u64::MAX);
-        log.records.push(record);
+        if log.push(record, &mut spent, limits).is_break() {
+            break;
+        }
     }
     Ok(log)
 }

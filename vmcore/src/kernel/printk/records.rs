@@ -67,14 +67,11 @@ impl Reader<'_, '_> {
     fn walk(&mut self, first: u64, next: u64, limits: &Limits) -> KernelLog {
         let mut log = KernelLog::new(Generation::Records);
         let mut at = first;
+        let mut spent = 0;
         // All records together fill the buffer once at most: more is a walk in circles.
         let mut budget = self.text.len();
         while at != next {
             let kaddr = KVirtAddr(self.buffer.0.wrapping_add(at));
-            if log.records.len() >= limits.log_records {
-                log.end = WalkEnd::Limit(limits.log_records);
-                break;
-            }
             let head = match self.text.exact(at, self.layout.size) {
                 Ok(head) => head,
                 Err(why) => {
@@ -105,13 +102,16 @@ impl Reader<'_, '_> {
                 break;
             };
             budget = rest;
-            self.record(&head, at, end, &mut log);
+            let record = self.record(&head, at, end, &mut log);
+            if log.push(record, &mut spent, limits).is_break() {
+                break;
+            }
             at = end;
         }
         log
     }
 
-    fn record(&mut self, head: &[u8], at: u64, end: u64, log: &mut KernelLog) {
+    fn record(&mut self, head: &[u8], at: u64, end: u64, log: &mut KernelLog) -> LogRecord {
         let l = &self.layout;
         let size = usize::try_from(l.size).unwrap_or(usize::MAX);
         // `u8 facility; u8 flags:5, level:3` follow dict_len, and (5.1 and later, CONFIG_PRINTK_CALLER) `u32 caller_id` them.
@@ -147,6 +147,6 @@ impl Reader<'_, '_> {
                 _ => {}
             }
         }
-        log.records.push(record);
+        record
     }
 }

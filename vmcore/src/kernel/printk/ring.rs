@@ -210,6 +210,7 @@ pub(super) fn read(
 impl Reader<'_, '_> {
     fn walk(&mut self, limits: &Limits) -> KernelLog {
         let mut log = KernelLog::new(Generation::Ring);
+        let mut spent = 0;
         let head = self.ring.head_id;
         let mut id = self.ring.tail_id;
         // Ids count modulo 2^62. More of them than slots can't all be there: the newest ones are.
@@ -222,71 +223,86 @@ impl Reader<'_, '_> {
             log.end = WalkEnd::Inconsistent(self.ring.descs, why);
             id = head.wrapping_sub(self.ring.count.saturating_sub(1)) & ID_MASK;
         }
+        // A ring of more slots than a log may have records is walked at its newest end.
+        let most = u64::try_from(limits.log_records).unwrap_or(u64::MAX).saturating_mul(2);
         let mut left = span.min(self.ring.count);
+        if left > most {
+            log.end = WalkEnd::Limit(limits.log_records);
+            left = most;
+            id = head.wrapping_sub(most.saturating_sub(1)) & ID_MASK;
+        }
         while left > 0 {
-            if log.records.len() >= limits.log_records {
-                log.end = WalkEnd::Limit(limits.log_records);
+            if let Some(record) = self.record(id, &mut log)
+                && log.push(record, &mut spent, limits).is_break()
+            {
                 break;
             }
-            self.record(id, &mut log);
             id = id.wrapping_add(1) & ID_MASK;
             left = left.saturating_sub(1);
         }
         log
     }
 
-    /// Looks at one descriptor, and appends its record or counts why there is none.
-    fn record(&mut self, id: u64, log: &mut KernelLog) {
+    /// Looks at one descriptor: its record, or none and the reason is counted.
+    fn record(&mut self, id: u64, log: &mut KernelLog) -> Option<LogRecord> {
         let slot = self.ring.slot(id);
         let desc_at = slot.saturating_mul(self.layout.desc_size);
         let desc = match self.descs.exact(desc_at, self.layout.desc_size) {
             Ok(desc) => desc,
-            Err(why) => return log.lost.add(|| format!("its descriptor can't be read: {why}")),
+            Err(why) => {
+                log.lost.add(|| format!("its descriptor can't be read: {why}"));
+                return None;
+            }
         };
         let field = |at: usize| le::u64_at(&desc, at);
         let (Some(state_var), Some(begin), Some(next)) =
             (field(self.layout.state_var), field(self.layout.lpos_begin), field(self.layout.lpos_next))
         else {
-            return log.lost.add(|| "a member of prb_desc lies behind its end".into());
+            log.lost.add(|| "a member of prb_desc lies behind its end".into());
+            return None;
         };
         match state_var >> STATE_SHIFT {
             // The tail's slot is reusable in a ring that was never filled, and while its record is being pushed out.
-            REUSABLE => return,
+            REUSABLE => return None,
             _ if state_var & ID_MASK != id => {
-                return log.lost.add(|| {
-                    format!("the descriptor of record id {id:#x} holds id {:#x}", state_var & ID_MASK)
-                });
+                let own = state_var & ID_MASK;
+                log.lost.add(|| format!("the descriptor of record id {id:#x} holds id {own:#x}"));
+                return None;
             }
             COMMITTED | FINALIZED => {}
             _ => {
                 log.unfinished = log.unfinished.saturating_add(1);
-                return;
+                return None;
             }
         }
         let info_at = slot.saturating_mul(self.layout.info_size);
+        let mut lost = None;
         let (mut record, text_len) = match self.infos.exact(info_at, self.layout.info_size) {
-            Ok(info) => self.describe(&info),
-            // Without it the text's own length bounds the block, and the padding is cut below.
+            Ok(info) => {
+                let (record, text_len) = self.describe(&info);
+                // Ids and numbers count alike, so any record tells how many came before the tail's.
+                let before = id.wrapping_sub(self.ring.tail_id) & ID_MASK;
+                log.dropped.get_or_insert(record.seq.saturating_sub(before));
+                (record, Some(text_len))
+            }
             Err(why) => {
-                log.lost.add(|| format!("its printk_info can't be read: {why}"));
-                (LogRecord::default(), u64::MAX)
+                lost = Some(format!("its printk_info can't be read: {why}"));
+                let seq = log.records.last().map_or(0, |last| last.seq.saturating_add(1));
+                (LogRecord { seq, ..LogRecord::default() }, None)
             }
         };
-        if text_len != u64::MAX && log.dropped.is_none() {
-            log.dropped = Some(record.seq);
-        }
-        if text_len == u64::MAX {
-            record.seq = log.records.last().map_or(0, |r| r.seq.saturating_add(1));
-        }
         match self.block(begin, next) {
             None => record.data_less = true,
             Some((start, end)) => {
                 if let Err(reason) = self.fill(id, start, end, text_len, &mut record) {
-                    log.lost.add(|| reason);
+                    lost.get_or_insert(reason);
                 }
             }
         }
-        log.records.push(record);
+        if let Some(reason) = lost {
+            log.lost.add(|| reason);
+        }
+        Some(record)
     }
 
     /// Where a record's block lies in the ring, id and all; `None` for a record without data.
@@ -311,13 +327,14 @@ impl Reader<'_, '_> {
         id: u64,
         start: u64,
         end: u64,
-        text_len: u64,
+        text_len: Option<u64>,
         record: &mut LogRecord,
     ) -> Result<(), String> {
         let text_at = start.saturating_add(BLOCK_ID_BYTES).min(end);
         // A hostile or half-written length never reaches into the next block.
         let space = end.saturating_sub(text_at);
-        let len = text_len.min(space).min(u64::from(u16::MAX));
+        // Without a length the text fills the block, but for the padding.
+        let len = text_len.unwrap_or(u64::MAX).min(space).min(u64::from(u16::MAX));
         if let Ok(own) = self.text.exact(start, BLOCK_ID_BYTES)
             && le::u64_at(&own, 0).is_some_and(|own| own != id)
         {
@@ -326,7 +343,7 @@ impl Reader<'_, '_> {
         }
         let bytes = self.text.bytes(text_at..text_at.saturating_add(len));
         record.text = bytes.have;
-        if text_len == u64::MAX {
+        if text_len.is_none() {
             let used = record.text.iter().rposition(|b| *b != 0).map_or(0, |last| last.saturating_add(1));
             record.text.truncate(used);
         }
