@@ -19,13 +19,16 @@ pub(crate) struct Scrub {
     in_private_key: bool,
     /// `key: value` counts too, as in YAML; in logs it would hit plain words.
     colon: bool,
+    /// `password …` at the start of a line is a boot loader's.
+    boot_loader: bool,
     replaced: u64,
 }
 
 impl Scrub {
     /// A filter for the file or output at `path` inside the bundle.
     pub(crate) fn for_path(path: &[u8]) -> Self {
-        Self { colon: path.starts_with(b"etc/"), ..Self::default() }
+        let boot_loader = path.starts_with(b"boot/") || path.starts_with(b"etc/grub");
+        Self { colon: path.starts_with(b"etc/"), boot_loader, ..Self::default() }
     }
 
     /// How many secrets it has replaced.
@@ -158,6 +161,9 @@ impl Scrub {
 
     /// `password root …`, `password_pbkdf2 root grub.pbkdf2…` of a boot loader.
     fn grub_passwords(&mut self, line: Vec<u8>) -> Vec<u8> {
+        if !self.boot_loader {
+            return line;
+        }
         let text = line.trim_ascii();
         let begins = text.starts_with(b"password ") || text.starts_with(b"password_pbkdf2 ");
         let Some(last) = text.split(u8::is_ascii_whitespace).nth(1).filter(|_| begins) else { return line };
@@ -214,8 +220,6 @@ mod tests {
             ("mysqld --password=abc --port=3306\n", "mysqld --password=******** --port=3306\n"),
             ("GRUB2_PASSWORD=grub.pbkdf2.sha512.10000.AB\n", "GRUB2_PASSWORD=********\n"),
             ("a PASSWD = 'x y z' b\n", "a PASSWD = '********' b\n"),
-            ("password_pbkdf2 root grub.pbkdf2.X\n", "password_pbkdf2 root ********\n"),
-            ("password --md5 $1$abc\n", "password ********\n"),
             ("ssh root@backup.example.com\n", "ssh root@backup.example.com\n"),
             ("sshkey /root/.ssh/kdump_id_rsa\n", "sshkey /root/.ssh/kdump_id_rsa\n"),
             ("nfs my.server.com:/export/tmp\n", "nfs my.server.com:/export/tmp\n"),
@@ -224,6 +228,17 @@ mod tests {
         ];
         for (before, after) in table {
             assert_eq!(scrub("proc/cmdline", before.as_bytes()).0, after);
+        }
+    }
+
+    #[test]
+    fn a_boot_loader_keeps_its_users_and_loses_their_passwords() {
+        for (before, after) in [
+            ("password_pbkdf2 root grub.pbkdf2.X\n", "password_pbkdf2 root ********\n"),
+            ("  password --md5 $1$abc\n", "password ********\n"),
+        ] {
+            assert_eq!(scrub("boot/grub2/grub.cfg", before.as_bytes()), (after.into(), 1));
+            assert_eq!(scrub("etc/x.conf", before.as_bytes()), (before.into(), 0));
         }
     }
 
