@@ -261,18 +261,26 @@ impl Build<'_> {
 
     fn command(&mut self, plugin: &str, command: &spec::CommandSpec) {
         let skip = |why: String| Skipped { plugin: plugin.into(), what: command.run.clone(), why };
-        if self.options.root != Path::new("/") {
+        let elsewhere = self.options.root != Path::new("/");
+        if elsewhere && !command.in_root {
             let why = format!("a command tells of the running host, not of {}", self.options.root.display());
             self.skipped.push(skip(why));
             return;
         }
-        let Some(argv) = spec::words(&command.run).filter(|words| !words.is_empty()) else { return };
+        let Some(mut argv) = spec::words(&command.run).filter(|words| !words.is_empty()) else { return };
+        if elsewhere && let Some(path) = argv.last_mut() {
+            let Some(inside) = below_root(&self.options.root, path) else {
+                self.skipped.push(skip(format!("there is no {path} below {}", self.options.root.display())));
+                return;
+            };
+            *path = inside;
+        }
         let Some(program) = argv.first().and_then(|word| find_program(word)) else {
             let word = argv.first().cloned().unwrap_or_default();
             self.skipped.push(skip(format!("there is no program {word} on this host")));
             return;
         };
-        if let Some(needs) = command.needs.as_ref().filter(|path| !Path::new(path).exists()) {
+        if let Some(needs) = command.needs.as_ref().filter(|path| !elsewhere && !Path::new(path).exists()) {
             self.skipped.push(skip(format!("there is no {needs} on this host")));
             return;
         }
@@ -308,6 +316,12 @@ impl Build<'_> {
         }
         unique
     }
+}
+
+/// `path` as it is below `root`, if no link on its way leads out of there.
+fn below_root(root: &Path, path: &str) -> Option<String> {
+    let inside = root.join(path.trim_start_matches('/')).canonicalize().ok()?;
+    inside.starts_with(root).then(|| inside.to_str().map(str::to_owned))?
 }
 
 /// Where a program is, in the system's own directories only.
@@ -456,7 +470,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let options = Options { out: dir.path().into(), root: dir.path().into(), ..Options::default() };
         let plan = plan(&options).unwrap();
-        assert!(plan.items.iter().all(|item| !matches!(item.source, Source::Command(_))));
+        let commands = plan.items.iter().filter(|item| matches!(item.source, Source::Command(_)));
+        assert_eq!(commands.count(), 0);
         assert!(plan.skipped.iter().any(|s| s.what == "uname -a" && s.why.contains("not of")));
         assert!(plan.name.starts_with("sosreport-host-2"), "{}", plan.name);
     }

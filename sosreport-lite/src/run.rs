@@ -62,8 +62,10 @@ pub fn run(plan: &Plan, progress: &dyn Progress, cancel: &Cancel) -> Result<Outc
 
 fn notes(plan: &Plan, left_behind: usize) -> Vec<String> {
     let mut notes = Vec::new();
-    if left_behind > 0 {
-        notes.push(format!("{left_behind} workers hung on the host and were left behind"));
+    match left_behind {
+        0 => {}
+        1 => notes.push("1 worker hung on the host and was left behind".into()),
+        many => notes.push(format!("{many} workers hung on the host and were left behind")),
     }
     if plan.options.reader.is_none() {
         notes.push("files were read in threads of the collector, not in a process of their own".into());

@@ -80,6 +80,9 @@ pub(crate) struct CommandSpec {
     pub(crate) link: Option<String>,
     /// A path that has to exist for the command to make sense.
     pub(crate) needs: Option<String>,
+    /// True if its last word is a path that can be looked at below another root as well.
+    #[serde(default)]
+    pub(crate) in_root: bool,
     /// A glob: the command runs once for each match, with `{}` replaced by its last component.
     pub(crate) each: Option<String>,
     /// A file: the first word of each of its lines is one more argument.

@@ -26,11 +26,11 @@ pub(super) fn collect(
         for path in paths {
             let path = path.trim_start_matches('/');
             let place = format!("{base}/{round}/{path}");
-            let at = began.elapsed();
+            let (at, epoch) = (began.elapsed(), epoch_seconds());
             match copy(context, path.as_bytes(), place.as_bytes(), context.item.cap, harvest) {
                 One::Taken => {
                     tally.taken += 1;
-                    let _ = writeln!(times, "{round} /{path} {:.6} {:.6}", at.as_secs_f64(), epoch_seconds());
+                    let _ = writeln!(times, "{round} /{path} {:.6} {:.6}", at.as_secs_f64(), epoch);
                 }
                 One::TimedOut => tally.timed_out += 1,
                 One::Broken(ItemStatus::NoSpace) => return ItemStatus::NoSpace,

@@ -84,6 +84,40 @@ fn a_program_in_d_state_is_left_behind() {
 }
 
 #[test]
+fn a_program_that_hangs_before_it_even_starts_costs_one_worker_and_not_the_run() {
+    let (dir, at) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let Some(dead) = DeadFs::mount(at.path()) else { return };
+    let two = command(&format!("{}/program", at.path().display()), "order = 1\nlimit_s = 1")
+        + "[[plugin.command]]\nrun = \"echo well\"\n";
+    let limits = Limits { workers: 1, ..hasty() };
+    let began = Instant::now();
+    let outcome = collect(&Options { limits, ..options(dir.path()) }, &two).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(matches!(outcome.items[0].status, ItemStatus::TimedOut(_)), "{:?}", outcome.items[0]);
+    assert_eq!(text(&outcome.path, "sos_commands/t/echo_well"), "well\n");
+    assert_eq!(outcome.notes, ["1 worker hung on the host and was left behind"]);
+    drop(dead);
+}
+
+#[test]
+fn a_blocked_task_is_found_and_described() {
+    let (dir, at) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let Some(dead) = DeadFs::mount(at.path()) else { return };
+    let mut blocked = std::process::Command::new("cat").arg(at.path().join("file")).spawn().unwrap();
+    let stat = format!("/proc/{0}/task/{0}/stat", blocked.id());
+    let until = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < until && !std::fs::read_to_string(&stat).unwrap().contains(") D ") {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let tables = spec("[[plugin.tasks]]\nstates = \"D\"\nfiles = [\"wchan\", \"status\", \"stack\"]\n");
+    let outcome = collect(&options(dir.path()), &tables).unwrap();
+    let status = text(&outcome.path, &format!("proc/{0}/task/{0}/status", blocked.id()));
+    assert!(status.contains("State:\tD (disk sleep)"), "{status}");
+    drop(dead);
+    blocked.wait().unwrap();
+}
+
+#[test]
 fn a_flood_is_cut_at_the_cap() {
     let dir = tempfile::tempdir().unwrap();
     let began = Instant::now();

@@ -211,6 +211,31 @@ fn a_big_log_keeps_its_end_where_sos_readers_look() {
 }
 
 #[test]
+fn of_a_crashed_host_s_disk_the_last_words_are_taken_and_the_dump_is_only_listed() {
+    let host = Host::new();
+    let crash = host.path("var/crash/127.0.0.1-2026-11-22-01:02:03");
+    fs::create_dir_all(&crash).unwrap();
+    fs::write(crash.join("vmcore"), vec![7; 100_000]).unwrap();
+    fs::write(crash.join("vmcore-dmesg.txt"), "[    1.0] Kernel panic - not syncing\n").unwrap();
+    fs::write(crash.join("kexec-dmesg.log"), "saved\n").unwrap();
+    fs::write(host.path("etc/kdump.conf"), "path /var/crash\n").unwrap();
+    let options = Options { root: host.root.path().into(), ..options(host.out.path()) };
+    let outcome = sosreport_lite::run(
+        &sosreport_lite::plan(&options).unwrap(),
+        &sosreport_lite::Quiet,
+        &sosreport_lite::Cancel::default(),
+    )
+    .unwrap();
+    let at = "var/crash/127.0.0.1-2026-11-22-01:02:03";
+    assert!(text(&outcome.path, &format!("{at}/vmcore-dmesg.txt")).contains("Kernel panic"));
+    assert_eq!(text(&outcome.path, &format!("{at}/kexec-dmesg.log")), "saved\n");
+    assert!(!has(&outcome, &format!("{at}/vmcore")));
+    let listing = text(&outcome.path, "sos_commands/kdump/ls_-lanR_.var.crash");
+    assert!(listing.contains(" 100000 ") && listing.contains(" vmcore\n"), "{listing}");
+    assert!(!outcome.is_partial(), "{:?}", outcome.worth_telling().collect::<Vec<_>>());
+}
+
+#[test]
 fn secrets_are_taken_out_of_configuration() {
     let host = Host::new();
     fs::write(host.path("etc/x.conf"), "proxy=http://u:pw@h/\npassword = hunter2\nuser = joe\n").unwrap();

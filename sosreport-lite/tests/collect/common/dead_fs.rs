@@ -117,7 +117,7 @@ fn attributes(node: u64) -> Vec<u8> {
     for long in [node, 4096, 8, 0, 0, 0] {
         out.extend_from_slice(&long.to_le_bytes());
     }
-    let mode = if node == 1 { 0o40_755 } else { 0o100_644 };
+    let mode = if node == 1 { 0o40_755 } else { 0o100_755 };
     for word in [0_u32, 0, 0, mode, 1, 0, 0, 0, 4096, 0] {
         out.extend_from_slice(&word.to_le_bytes());
     }
