@@ -6,6 +6,7 @@
 //! - [`exit`]: the exit codes, and which error ends with which of them.
 //! - [`pack`]: files of any size, compressed, cut into verified parts, and given back.
 //! - [`size`]: sizes as people write them, `4MiB`.
+//! - [`transfer`]: brings a package elsewhere, and gets a receipt for it.
 //!
 //! ```
 //! use kdump_tools::size::Size;
@@ -21,6 +22,7 @@ pub mod exit;
 pub mod output;
 pub mod pack;
 pub mod size;
+pub mod transfer;
 
 /// Runs `kdt` with these words (the first is the program's name) and returns its exit code.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {

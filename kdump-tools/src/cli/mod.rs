@@ -5,7 +5,11 @@
 
 pub mod drill;
 pub mod gen_docs;
+pub mod pack;
+pub mod send;
+pub mod unpack;
 mod usage;
+pub mod verify;
 
 use std::ffi::OsString;
 use std::panic::{self, AssertUnwindSafe};
@@ -44,6 +48,10 @@ macro_rules! commands {
 
 // In the order in which `--help` lists them: the work of a crash first.
 commands! {
+    Pack => pack,
+    Verify => verify,
+    Unpack => unpack,
+    Send => send,
     Drill => drill,
     GenDocs => gen_docs,
 }
@@ -99,6 +107,16 @@ pub trait Run {
     /// # Errors
     /// What stopped it, with the exit code and the next step.
     fn run(self, context: &Context) -> Outcome;
+}
+
+/// `--format`, for a person or for a program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Text for a person.
+    #[default]
+    Human,
+    /// A document with a version.
+    Json,
 }
 
 /// The clap description of the whole command line, for documents and completions.

@@ -84,6 +84,14 @@ pub enum PackError {
         /// What to do about it.
         hint: String,
     },
+    /// The other side did not take what it was given.
+    #[error("{what}")]
+    Transfer {
+        /// What happened.
+        what: String,
+        /// What to do about it.
+        hint: String,
+    },
     /// Somebody asked for the stop.
     #[error("stopped before the end, as asked")]
     Cancelled,
@@ -111,6 +119,7 @@ impl PackError {
             Self::SourceChanged { .. } | Self::Manifest { digest: false, .. } => Exit::Input,
             Self::Manifest { digest: true, .. } | Self::Damaged { .. } => Exit::Verify,
             Self::TooSmall { .. } => Exit::NoSpace,
+            Self::Transfer { .. } => Exit::Transfer,
             Self::Target { source, .. } => match io_exit(source) {
                 end @ (Exit::NoSpace | Exit::NotPermitted) => end,
                 // What was written so far is kept, and gone on with.
@@ -124,7 +133,7 @@ impl PackError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::WrongUse { hint, .. } | Self::Damaged { hint, .. } => hint.clone(),
+            Self::WrongUse { hint, .. } | Self::Damaged { hint, .. } | Self::Transfer { hint, .. } => hint.clone(),
             Self::Source { .. } if self.exit() == Exit::NotPermitted => {
                 "dumps are readable by root only: run it with sudo".into()
             }

@@ -69,6 +69,12 @@ impl Package {
         self.dir.join(&part.name)
     }
 
+    /// What the artifact at a place of the manifest is called.
+    #[must_use]
+    pub fn artifact_name(&self, index: usize) -> Option<&ArtifactName> {
+        self.names.get(index)
+    }
+
     /// The `SHA256SUMS` that belongs to it.
     pub(super) fn sums(&self) -> String {
         sums(&self.manifest, &self.manifest_json)
