@@ -1,6 +1,7 @@
 //! kdt, the kernel-crash and memory-dump triage toolkit: the command line over `vmcore` and `sosreport-lite`.
 //!
 //! - [`cli`]: one module a command; each parses its words, calls the libraries, and hands data to `output`.
+//! - [`escalate`]: the main job in one go, from the dump to the verified package.
 //! - [`output`]: the only place that prints. It escapes what comes from dumps and file names, knows colours,
 //!   progress bars and closed pipes.
 //! - [`exit`]: the exit codes, and which error ends with which of them.
@@ -18,6 +19,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub mod cli;
+pub mod escalate;
 pub mod exit;
 pub mod output;
 pub mod pack;

@@ -122,6 +122,7 @@ impl PackError {
             Self::Transfer { .. } => Exit::Transfer,
             Self::Target { source, .. } => match io_exit(source) {
                 end @ (Exit::NoSpace | Exit::NotPermitted) => end,
+                _ if no_place(source) => Exit::Usage,
                 // What was written so far is kept, and gone on with.
                 _ => Exit::Transfer,
             },
@@ -155,6 +156,9 @@ impl PackError {
             Self::Target { .. } if self.exit() == Exit::NotPermitted => {
                 "name a folder that you may write to, or run it with sudo".into()
             }
+            Self::Target { source, .. } if no_place(source) => {
+                "name a folder that is there, or can be made".into()
+            }
             Self::Target { .. } => {
                 "see the kernel log for disk errors, then run the same command again: it goes on where it stopped"
                     .into()
@@ -168,6 +172,17 @@ impl PackError {
             Self::Cancelled => "run the same command again: it goes on where it stopped".into(),
         }
     }
+}
+
+/// The folder that is to be written to can't be one.
+fn no_place(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::InvalidFilename
+    )
 }
 
 impl From<PackError> for Failure {

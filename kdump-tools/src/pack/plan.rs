@@ -46,6 +46,14 @@ impl PackRequest {
     pub fn new(sources: Vec<PathBuf>, target: PathBuf) -> Self {
         Self { sources, target, case: None, part_size: 1 << 30, level: 3, jobs: None }
     }
+
+    /// Checks the numbers alone.
+    ///
+    /// # Errors
+    /// The part size or the level is out of range.
+    pub fn check(&self) -> Result<(), PackError> {
+        check_numbers(self.part_size, self.level)
+    }
 }
 
 /// What will be packed.
@@ -171,7 +179,7 @@ impl PackPlan {
 /// lies in a source.
 pub fn plan(request: &PackRequest) -> Result<PackPlan, PackError> {
     let PackRequest { target, part_size, level, .. } = request;
-    check_numbers(*part_size, *level)?;
+    request.check()?;
     let mut walk = Walk { target: absolute(target), ..Walk::default() };
     for source in &request.sources {
         walk.source(source)?;

@@ -21,6 +21,10 @@ use super::name::shown;
 use super::package::{MANIFEST, Package, RECEIPT, SUMS, parts_by_digest};
 use super::stream::{Event, PartState, Take, Tracker, read_part, stream};
 
+/// What `kdt escalate` leaves beside a package.
+const COMPANIONS: [&str; 5] =
+    ["escalate.journal", ".kdt-escalate", "report.json", "report.html", "report.txt"];
+
 /// How deep to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
@@ -150,6 +154,7 @@ impl Folder {
             .iter()
             .map(|part| part.name.as_str())
             .chain([MANIFEST, SUMS, RECEIPT])
+            .chain(COMPANIONS)
             .collect();
         // A folder that can't be listed still has parts that can be read.
         for entry in std::fs::read_dir(&package.dir).into_iter().flatten().flatten().take(1 << 20) {
