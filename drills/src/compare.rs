@@ -77,7 +77,7 @@ pub fn log_agreement(log: &str, console: &str) -> LogAgreement {
     let mut out = LogAgreement::default();
     let mut next = 0;
     for line in printed {
-        match log.iter().skip(next).position(|l| l.trim_end() == line.trim_end()) {
+        match log.iter().skip(next).position(|l| without_caller(l) == without_caller(line)) {
             Some(skipped) => {
                 out.only_log.extend(log.iter().skip(next).take(skipped).map(|l| (*l).to_owned()));
                 out.both += 1;
@@ -112,6 +112,18 @@ fn stamped(line: &str) -> Option<&str> {
     })
 }
 
+/// The line without the `[    T1]` that kernels with `CONFIG_PRINTK_CALLER` put behind the stamp, as one of the two
+/// may show it and the other not.
+fn without_caller(line: &str) -> (&str, &str) {
+    let line = line.trim_end();
+    let Some((stamp, text)) = line.split_once("] ") else { return (line, "") };
+    let caller = text.strip_prefix('[').and_then(|rest| rest.split_once("] ")).filter(|(caller, _)| {
+        let id = caller.trim_start().strip_prefix(['T', 'C']);
+        id.is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit()))
+    });
+    (stamp, caller.map_or(text, |(_, text)| text))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,6 +136,14 @@ mod tests {
                        [    1.000001] b\r\n[    0.000000] Linux version 6.1\r\n[    0.100000] other\r\n";
         let got = log_agreement(LOG, console);
         assert_eq!(got, LogAgreement { both: 3, after_console: 1, ..LogAgreement::default() });
+    }
+
+    #[test]
+    fn the_caller_column_may_be_on_one_side_only() {
+        let console = LOG.replace("] a", "] [    T1] a").replace("] b", "] [   C12] b");
+        assert_eq!(log_agreement(LOG, &console).both, 4);
+        let other = LOG.replace("] a", "] [drm] a");
+        assert_eq!(log_agreement(LOG, &other).both, 3);
     }
 
     #[test]
