@@ -21,6 +21,8 @@ pub struct Setup<'a> {
     pub kdt: PathBuf,
     /// An empty directory for all that the run writes; the caller removes or keeps it.
     pub work: PathBuf,
+    /// Where the lab keeps the packages that it downloads.
+    pub lab_cache: PathBuf,
     /// Set from outside when somebody wants it to stop.
     pub stop: &'a AtomicBool,
 }
@@ -188,13 +190,22 @@ impl Run<'_> {
     }
 
     fn guest_crash(&mut self, kernel: &str, recipe: &str) -> Result<String, Trouble> {
-        let made = lab::crash_guest(kernel, recipe, &self.setup.work.join("guest"))
-            .map_err(|e| Trouble::Aborted(e.to_string()))?;
-        let len = fs::metadata(&made.dump).map_err(|e| io_trouble(&made.dump, &e))?.len();
-        self.vars.set("vmcore", made.dump.to_string_lossy());
+        let made = self.crash(kernel, recipe).map_err(|e| Trouble::Aborted(format!("{e}\n{}", e.hint())))?;
+        let [dump] = made.paths.as_slice() else {
+            return Err(Trouble::Aborted(format!("recipe {recipe} makes {} files, not one", made.paths.len())));
+        };
+        let len = fs::metadata(dump).map_err(|e| io_trouble(dump, &e))?.len();
+        self.vars.set("vmcore", dump.to_string_lossy());
         self.vars.set("console", made.console.to_string_lossy());
-        self.vars.set("release", made.release.clone());
-        Ok(format!("kernel {}, dump of {len} bytes", made.release))
+        self.vars.set("release", made.kernel_release.clone());
+        Ok(format!("kernel {}, dump of {len} bytes", made.kernel_release))
+    }
+
+    /// Packages come from the lab's cache; the crash is a new one, for a rehearsal with yesterday's dump is none.
+    fn crash(&self, kernel: &str, recipe: &str) -> Result<lab::MadeDump, lab::LabError> {
+        let book = lab::RecipeBook::read()?;
+        let lab = lab::Lab::open(&self.setup.lab_cache)?.crash_in(self.setup.work.join("crashes"))?;
+        lab.make_dump(&lab::KernelSpec::named(kernel)?, book.recipe(recipe)?, &self.setup.work.join("guest"))
     }
 
     fn flip(&mut self, within: &str, name: &str, skip: usize) -> Result<String, Trouble> {

@@ -1,11 +1,10 @@
 //! `kdt drill list | show | run | report`.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -13,7 +12,7 @@ use crate::run::{self, Setup};
 use crate::scenario::{self, Scenario};
 use crate::verdict::{Outcome, Status, Verdict};
 
-use super::Failure;
+use super::{Environment, Failure};
 
 /// The commands of a rehearsal.
 #[derive(Debug, Subcommand)]
@@ -79,7 +78,7 @@ impl Rehearse {
     ///
     /// # Errors
     /// What went wrong, its hint and its exit code.
-    pub fn run(self, out: &mut dyn Write) -> Result<u8, Failure> {
+    pub fn run(&self, environment: &Environment, out: &mut dyn Write) -> Result<u8, Failure> {
         match self {
             Self::List => {
                 for (id, scenario) in scenario::built_in() {
@@ -88,7 +87,7 @@ impl Rehearse {
                 Ok(0)
             }
             Self::Show { drill } => {
-                let scenario = find(&drill)?;
+                let scenario = find(drill)?;
                 writeln!(out, "{} (version {}): {}\n", scenario.id, scenario.version, scenario.title)?;
                 writeln!(out, "{}", scenario.story.trim())?;
                 writeln!(out, "\nat most {} minutes, seed {}\n", scenario.max_minutes, scenario.seed)?;
@@ -103,21 +102,21 @@ impl Rehearse {
                 }
                 Ok(0)
             }
-            Self::Run(args) => args.run(out),
+            Self::Run(args) => args.run(environment, out),
             Self::Report { drill, reports, format } => {
-                let dir = reports.map_or_else(default_reports, Ok)?;
-                print(&newest(&dir, drill.as_deref())?, format, out)
+                let dir = reports.clone().map_or_else(|| default_reports(environment), Ok)?;
+                print(&newest(&dir, drill.as_deref())?, *format, out)
             }
         }
     }
 }
 
 impl RunArgs {
-    fn run(self, out: &mut dyn Write) -> Result<u8, Failure> {
+    fn run(&self, environment: &Environment, out: &mut dyn Write) -> Result<u8, Failure> {
         let mut scenario = find(&self.drill)?;
         scenario.seed = self.seed.unwrap_or(scenario.seed);
-        let kdt = self.kdt.map_or_else(find_kdt, Ok)?;
-        let reports = self.reports.map_or_else(default_reports, Ok)?;
+        let kdt = self.kdt.clone().map_or_else(|| find_kdt(environment), Ok)?;
+        let reports = self.reports.clone().map_or_else(|| default_reports(environment), Ok)?;
         if self.dry_run {
             writeln!(out, "{} with {}, report in {}", scenario.id, kdt.display(), reports.display())?;
             for line in run::plan(&scenario) {
@@ -126,24 +125,24 @@ impl RunArgs {
             return Ok(0);
         }
         // Without -o the directory, guest disks and all, is gone when this function ends, however it ends.
-        let (_temporary, work) = match self.output {
+        let temporary = tempfile::Builder::new().prefix("kdt-drill-").tempdir();
+        let temporary = temporary.map_err(|e| Failure::file(&std::env::temp_dir(), &e))?;
+        let work = match &self.output {
             Some(dir) => {
-                fs::create_dir_all(&dir).map_err(|e| Failure::io(&dir, &e))?;
-                if fs::read_dir(&dir).map_err(|e| Failure::io(&dir, &e))?.next().is_some() {
+                fs::create_dir_all(dir).map_err(|e| Failure::file(dir, &e))?;
+                if fs::read_dir(dir).map_err(|e| Failure::file(dir, &e))?.next().is_some() {
                     return Err(Failure::usage(format!("{} is not empty", dir.display()), "name an empty directory"));
                 }
-                (None, dir)
+                dir.clone()
             }
-            None => {
-                let dir = tempfile::Builder::new().prefix("kdt-drill-").tempdir().map_err(|e| Failure::io(Path::new("the temporary directory"), &e))?;
-                let path = dir.path().to_owned();
-                (Some(dir), path)
-            }
+            None => temporary.path().to_owned(),
         };
         let stop = Arc::new(AtomicBool::new(false));
-        super::stop_on_signal(&stop);
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(Failure::Output)?;
+        }
         let live = io::stderr().is_terminal();
-        let setup = Setup { kdt, work, stop: &stop };
+        let setup = Setup { kdt, work, lab_cache: environment.lab_cache(), stop: &stop };
         let verdict = run::run(&scenario, &setup, |step, result| {
             // The talk: one line when a step begins, on a terminal only; a failed write to stderr has nobody to tell.
             if live && result.is_none() {
@@ -182,7 +181,7 @@ fn find(drill: &str) -> Result<Scenario, Failure> {
     if !path.exists() {
         return Err(Failure::usage(format!("there is no drill «{}»", drill.escape_debug()), "kdt drill list names them"));
     }
-    let text = fs::read_to_string(path).map_err(|e| Failure::io(path, &e))?;
+    let text = fs::read_to_string(path).map_err(|e| Failure::file(path, &e))?;
     scenario::parse(&text).map_err(|e| {
         Failure::input(
             format!("{} is not a scenario: {}", path.display(), e.to_string().trim()),
@@ -192,19 +191,19 @@ fn find(drill: &str) -> Result<Scenario, Failure> {
 }
 
 /// The `kdt` beside this program, else the one in `PATH`.
-fn find_kdt() -> Result<PathBuf, Failure> {
+fn find_kdt(environment: &Environment) -> Result<PathBuf, Failure> {
     let beside = std::env::current_exe().ok().and_then(|me| Some(me.parent()?.join("kdt")));
-    let in_path = std::env::var_os("PATH").unwrap_or_else(OsString::new);
-    let in_path = std::env::split_paths(&in_path).map(|dir| dir.join("kdt")).collect::<Vec<_>>();
+    let path = environment.path.clone().unwrap_or_default();
+    let in_path: Vec<PathBuf> = std::env::split_paths(&path).map(|dir| dir.join("kdt")).collect();
     beside.into_iter().chain(in_path).find(|p| p.is_file()).ok_or_else(|| {
         Failure::input("no kdt is beside this program or in PATH".into(), "build it, or name it with --kdt FILE")
     })
 }
 
 /// Where reports are kept.
-fn default_reports() -> Result<PathBuf, Failure> {
-    let state = std::env::var_os("XDG_STATE_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
-    let state = state.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")));
+fn default_reports(environment: &Environment) -> Result<PathBuf, Failure> {
+    let state = environment.xdg_state_home.as_ref().map(PathBuf::from);
+    let state = state.or_else(|| Some(PathBuf::from(environment.home.as_ref()?).join(".local/state")));
     state.map(|dir| dir.join("kdt/drills")).ok_or_else(|| {
         Failure::usage("neither XDG_STATE_HOME nor HOME is set".into(), "say where reports go with --reports DIR")
     })
@@ -221,7 +220,7 @@ fn save(verdict: &Verdict, dir: &Path) -> Result<(), Failure> {
         file.persist(dir.join(name)).map_err(|e| e.error)?;
         fs::File::open(dir)?.sync_all()
     };
-    write().map_err(|e| Failure::io(dir, &e))
+    write().map_err(|e| Failure::file(dir, &e))
 }
 
 /// The newest report, of one drill or of all.
@@ -229,12 +228,12 @@ fn newest(dir: &Path, drill: Option<&str>) -> Result<Verdict, Failure> {
     let mut found: Vec<PathBuf> = match fs::read_dir(dir) {
         Ok(entries) => entries.filter_map(|e| Some(e.ok()?.path())).collect(),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(e) => return Err(Failure::io(dir, &e)),
+        Err(e) => return Err(Failure::file(dir, &e)),
     };
     found.retain(|p| p.extension().is_some_and(|e| e == "json"));
     found.sort();
     for path in found.iter().rev() {
-        let text = fs::read(path).map_err(|e| Failure::io(path, &e))?;
+        let text = fs::read(path).map_err(|e| Failure::file(path, &e))?;
         let Ok(verdict) = serde_json::from_slice::<Verdict>(&text) else { continue };
         if drill.is_none_or(|d| d == verdict.drill) {
             return Ok(verdict);
@@ -244,9 +243,4 @@ fn newest(dir: &Path, drill: Option<&str>) -> Result<Verdict, Failure> {
         format!("{} has no report{}", dir.display(), drill.map(|d| format!(" of «{d}»")).unwrap_or_default()),
         "run the drill first: kdt drill run NAME",
     ))
-}
-
-/// Only for the signal handler: kept here so that the flag has one owner.
-pub(super) fn set(stop: &AtomicBool) {
-    stop.store(true, Ordering::Relaxed);
 }
