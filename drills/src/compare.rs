@@ -128,7 +128,8 @@ fn without_caller(line: &str) -> (&str, &str) {
 mod tests {
     use super::*;
 
-    const LOG: &str = "[    0.000000] Linux version 6.1\n[    1.000000] a\n[    1.000001] b\n[    2.000000] end\n";
+    const LOG: &str =
+        "[    0.000000] Linux version 6.1\n[    1.000000] a\n[    1.000001] b\n[    2.000000] end\n";
 
     #[test]
     fn a_console_with_program_output_and_a_second_kernel_agrees() {

@@ -47,7 +47,11 @@ struct Run<'a> {
 }
 
 /// Runs a scenario. Tells `on_step` before and after each step.
-pub fn run(scenario: &Scenario, setup: &Setup<'_>, mut on_step: impl FnMut(&Step, Option<&StepResult>)) -> Verdict {
+pub fn run(
+    scenario: &Scenario,
+    setup: &Setup<'_>,
+    mut on_step: impl FnMut(&Step, Option<&StepResult>),
+) -> Verdict {
     let begun = Instant::now();
     let mut run = Run {
         setup,
@@ -131,7 +135,9 @@ fn describe(action: &Action) -> String {
             format!("boot a throw-away guest with kernel {kernel}, crash it, take its dump ({recipe})")
         }
         Action::Kdt(args) => format!("kdt {}", args.join(" ")),
-        Action::FlipByte { within, name, skip } => format!("flip one bit of file {} of {within}/{name}*", skip + 1),
+        Action::FlipByte { within, name, skip } => {
+            format!("flip one bit of file {} of {within}/{name}*", skip + 1)
+        }
         Action::UndoDamage => "put back what was damaged".into(),
         Action::SameBytes { left, within } => format!("look below {within} for the bytes of {left}"),
         Action::LogAgrees { console, dump } => format!("compare the log of {dump} with {console}"),
@@ -192,7 +198,10 @@ impl Run<'_> {
     fn guest_crash(&mut self, kernel: &str, recipe: &str) -> Result<String, Trouble> {
         let made = self.crash(kernel, recipe).map_err(|e| Trouble::Aborted(format!("{e}\n{}", e.hint())))?;
         let [dump] = made.paths.as_slice() else {
-            return Err(Trouble::Aborted(format!("recipe {recipe} makes {} files, not one", made.paths.len())));
+            return Err(Trouble::Aborted(format!(
+                "recipe {recipe} makes {} files, not one",
+                made.paths.len()
+            )));
         };
         let len = fs::metadata(dump).map_err(|e| io_trouble(dump, &e))?.len();
         self.vars.set("vmcore", dump.to_string_lossy());

@@ -4,10 +4,11 @@
 //! it did or a [`Failure`]; [`run`] alone turns that into words and an exit code.
 
 mod lab;
+mod rehearse;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 
@@ -25,6 +26,9 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// The rehearsals themselves.
+    #[command(flatten)]
+    Rehearse(rehearse::Rehearse),
     /// Makes real dumps: boots kernels from Debian packages under QEMU, and crashes them
     Lab(lab::LabArgs),
 }
@@ -36,8 +40,12 @@ pub struct Environment {
     pub lab_cache: Option<OsString>,
     /// `XDG_CACHE_HOME`.
     pub xdg_cache_home: Option<OsString>,
+    /// `XDG_STATE_HOME`.
+    pub xdg_state_home: Option<OsString>,
     /// `HOME`.
     pub home: Option<OsString>,
+    /// `PATH`.
+    pub path: Option<OsString>,
 }
 
 impl Environment {
@@ -45,7 +53,13 @@ impl Environment {
     #[must_use]
     pub fn of_this_process() -> Self {
         let read = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        Self { lab_cache: read("KDT_LAB_CACHE"), xdg_cache_home: read("XDG_CACHE_HOME"), home: read("HOME") }
+        Self {
+            lab_cache: read("KDT_LAB_CACHE"),
+            xdg_cache_home: read("XDG_CACHE_HOME"),
+            xdg_state_home: read("XDG_STATE_HOME"),
+            home: read("HOME"),
+            path: read("PATH"),
+        }
     }
 
     /// Where the lab keeps what it downloads and makes: `$KDT_LAB_CACHE`, else `$XDG_CACHE_HOME/kdt-lab`,
@@ -67,6 +81,20 @@ pub enum Failure {
     Lab(LabError),
     /// The answer cannot be written.
     Output(io::Error),
+    /// What was asked for makes no sense.
+    Usage {
+        /// What is wrong with it.
+        what: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// Something that is needed is not there, or is not what it should be.
+    Input {
+        /// What.
+        what: String,
+        /// What to do.
+        hint: &'static str,
+    },
 }
 
 impl From<LabError> for Failure {
@@ -82,16 +110,29 @@ impl From<io::Error> for Failure {
 }
 
 impl Failure {
+    fn usage(what: String, hint: &'static str) -> Self {
+        Self::Usage { what, hint }
+    }
+
+    fn input(what: String, hint: &'static str) -> Self {
+        Self::Input { what, hint }
+    }
+
+    fn file(path: &Path, error: &io::Error) -> Self {
+        let source = io::Error::new(error.kind(), error.to_string());
+        Self::Lab(LabError::File { what: "use", path: path.to_owned(), source })
+    }
+
     /// The public meaning of the exit code: 2 wrong use, 3 input not usable, 7 not permitted, 8 no space.
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Lab(LabError::Unknown { .. }) => 2,
+            Self::Lab(LabError::Unknown { .. }) | Self::Usage { .. } => 2,
             Self::Lab(LabError::File { source, .. }) | Self::Output(source) => match source.kind() {
                 io::ErrorKind::PermissionDenied => 7,
                 io::ErrorKind::StorageFull => 8,
                 _ => 3,
             },
-            Self::Lab(_) => 3,
+            Self::Lab(_) | Self::Input { .. } => 3,
         }
     }
 }
@@ -99,17 +140,21 @@ impl Failure {
 /// Runs a command, and gives its exit code.
 pub fn run(cli: &Cli, environment: &Environment, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let done = match &cli.command {
-        Command::Lab(args) => lab::run(args, environment, out),
+        Command::Lab(args) => lab::run(args, environment, out).map(|()| 0),
+        Command::Rehearse(rehearse) => rehearse.run(environment, out),
     };
-    let done = done.and_then(|()| out.flush().map_err(Failure::from));
+    let done = done.and_then(|code| out.flush().map_err(Failure::from).map(|()| code));
     match done {
-        Ok(()) => 0,
+        Ok(code) => code,
         // Who closes the answer has read enough.
         Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(failure) => {
             // Nobody is left to tell where stderr is closed.
             let _ = match &failure {
                 Failure::Lab(e) => writeln!(err, "error: {e}\nhint: {}", e.hint()),
+                Failure::Usage { what, hint } | Failure::Input { what, hint } => {
+                    writeln!(err, "error: {what}\nhint: {hint}")
+                }
                 Failure::Output(e) => {
                     writeln!(err, "error: cannot write the answer: {e}\nhint: see where stdout goes")
                 }

@@ -131,7 +131,10 @@ impl RunArgs {
             Some(dir) => {
                 fs::create_dir_all(dir).map_err(|e| Failure::file(dir, &e))?;
                 if fs::read_dir(dir).map_err(|e| Failure::file(dir, &e))?.next().is_some() {
-                    return Err(Failure::usage(format!("{} is not empty", dir.display()), "name an empty directory"));
+                    return Err(Failure::usage(
+                        format!("{} is not empty", dir.display()),
+                        "name an empty directory",
+                    ));
                 }
                 dir.clone()
             }
@@ -179,7 +182,10 @@ fn find(drill: &str) -> Result<Scenario, Failure> {
     }
     let path = Path::new(drill);
     if !path.exists() {
-        return Err(Failure::usage(format!("there is no drill «{}»", drill.escape_debug()), "kdt drill list names them"));
+        return Err(Failure::usage(
+            format!("there is no drill «{}»", drill.escape_debug()),
+            "kdt drill list names them",
+        ));
     }
     let text = fs::read_to_string(path).map_err(|e| Failure::file(path, &e))?;
     scenario::parse(&text).map_err(|e| {
@@ -196,7 +202,10 @@ fn find_kdt(environment: &Environment) -> Result<PathBuf, Failure> {
     let path = environment.path.clone().unwrap_or_default();
     let in_path: Vec<PathBuf> = std::env::split_paths(&path).map(|dir| dir.join("kdt")).collect();
     beside.into_iter().chain(in_path).find(|p| p.is_file()).ok_or_else(|| {
-        Failure::input("no kdt is beside this program or in PATH".into(), "build it, or name it with --kdt FILE")
+        Failure::input(
+            "no kdt is beside this program or in PATH".into(),
+            "build it, or name it with --kdt FILE",
+        )
     })
 }
 
@@ -205,7 +214,10 @@ fn default_reports(environment: &Environment) -> Result<PathBuf, Failure> {
     let state = environment.xdg_state_home.as_ref().map(PathBuf::from);
     let state = state.or_else(|| Some(PathBuf::from(environment.home.as_ref()?).join(".local/state")));
     state.map(|dir| dir.join("kdt/drills")).ok_or_else(|| {
-        Failure::usage("neither XDG_STATE_HOME nor HOME is set".into(), "say where reports go with --reports DIR")
+        Failure::usage(
+            "neither XDG_STATE_HOME nor HOME is set".into(),
+            "say where reports go with --reports DIR",
+        )
     })
 }
 

@@ -60,6 +60,8 @@ const KVM_PATIENCE: Duration = Duration::from_secs(8);
 /// Where the lab works, and to whom it talks.
 pub struct Lab {
     cache: Cache,
+    /// Where crashes are kept: the cache, unless a drill wants one of its own.
+    crashes: Cache,
     talk: Box<dyn Fn(&str) + Send + Sync>,
 }
 
@@ -115,7 +117,17 @@ impl Lab {
     /// # Errors
     /// [`LabError::File`] where the folder cannot be made.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, LabError> {
-        Ok(Self { cache: Cache::open(root)?, talk: Box::new(|_| {}) })
+        let cache = Cache::open(root)?;
+        Ok(Self { crashes: cache.clone(), cache, talk: Box::new(|_| {}) })
+    }
+
+    /// Keeps crashes in `root` and not in the cache: guests are crashed anew, of the same packages.
+    ///
+    /// # Errors
+    /// [`LabError::File`] where the folder cannot be made.
+    pub fn crash_in(mut self, root: impl Into<PathBuf>) -> Result<Self, LabError> {
+        self.crashes = Cache::open(root)?;
+        Ok(self)
     }
 
     /// Says to whom the lab tells what it is doing.
@@ -225,7 +237,7 @@ impl Lab {
             &parts.makedumpfile.version,
             image::INIT,
         ]);
-        let entry = self.cache.entry("crashes", &key, |dir| {
+        let entry = self.crashes.entry("crashes", &key, |dir| {
             (self.talk)(&format!("crashing a guest: {} on {}", spec.name, parts.kernel.release));
             let guest = crash::Boot {
                 qemu: &parts.qemu,
