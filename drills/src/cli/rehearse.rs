@@ -30,7 +30,7 @@ pub enum Rehearse {
     Report {
         /// The drill's name; the newest report of all where none is given
         drill: Option<String>,
-        /// Where the reports are [default: $XDG_STATE_HOME/kdt/drills]
+        /// Where the reports are [default: kdt/drills in your state folder]
         #[arg(long, value_name = "DIR")]
         reports: Option<PathBuf>,
         /// How to print it
@@ -56,7 +56,7 @@ pub struct RunArgs {
     /// The `kdt` to try [default: the one beside this program, else the one in PATH]
     #[arg(long, value_name = "FILE")]
     kdt: Option<PathBuf>,
-    /// Where to leave the report [default: $XDG_STATE_HOME/kdt/drills]
+    /// Where to leave the report [default: kdt/drills in your state folder]
     #[arg(long, value_name = "DIR")]
     reports: Option<PathBuf>,
     /// How to print the verdict
