@@ -24,6 +24,8 @@ const IN_NOTE: usize = 24;
 const HEAD: usize = IN_NOTE + FIRST.len();
 /// Frames that one thread takes at a time.
 const STEP: u64 = 4096;
+/// Parts of [`STEP`] frames that are looked at: 16 TiB of RAM.
+const MAX_PARTS: usize = 1 << 20;
 /// Places that are looked at: more than these are text of something else.
 const MAX_PLACES: usize = 256;
 
@@ -167,9 +169,10 @@ fn by_frames(
 ) -> Vec<PhysAddr> {
     let page_size = mem.page_size();
     let end = mem.end_pfn().0;
-    progress.step("looking for VMCOREINFO", Some(end));
-    let parts = end.div_ceil(STEP);
-    let each: Vec<(Vec<PhysAddr>, u64, u64)> = (0..parts)
+    let parts = parts_with_memory(mem);
+    progress
+        .step("looking for VMCOREINFO", u64::try_from(parts.len()).ok().and_then(|n| n.checked_mul(STEP)));
+    let each: Vec<(Vec<PhysAddr>, u64, u64)> = parts
         .into_par_iter()
         .map(|part| {
             let mut found = (Vec::new(), 0_u64, 0_u64);
@@ -193,7 +196,7 @@ fn by_frames(
                 }
                 head.fill(0);
             }
-            progress.advance(last.saturating_sub(first));
+            progress.advance(STEP);
             found
         })
         .filter(|(places, scanned, unreadable)| !places.is_empty() || *scanned > 0 || *unreadable > 0)
@@ -206,6 +209,22 @@ fn by_frames(
     }
     places.truncate(MAX_PLACES);
     places
+}
+
+/// The parts of memory that are not all hole. RAM can lie far apart, and a damaged header can name frames without end.
+fn parts_with_memory(mem: &dyn PhysicalMemory) -> Vec<u64> {
+    let mut parts = Vec::new();
+    let mut from = Pfn(0);
+    while let Some(pfn) = mem.next_frame(from) {
+        let part = pfn.0.checked_div(STEP).unwrap_or_default();
+        if parts.len() >= MAX_PARTS {
+            break;
+        }
+        parts.push(part);
+        let Some(next) = part.checked_add(1).and_then(|next| next.checked_mul(STEP)) else { break };
+        from = Pfn(next);
+    }
+    parts
 }
 
 /// The pages that pointers in the kernel's static data lead to: `vmcoreinfo_data` and `vmcoreinfo_note` are such pointers.

@@ -269,6 +269,14 @@ fn tell(lines: &[Line<'_>], cause_at: usize, panic_at: Option<usize>) -> LoggedP
             (panic.comm, panic.pid) = (Some(comm), Some(pid));
         }
     }
+    // A kernel that panics for the second time prints neither registers nor trace: the record's own caller is left.
+    if panic.cpu.is_none() && panic.pid.is_none() {
+        match lines.get(story_at).and_then(|line| line.caller) {
+            Some(Caller::Task(pid)) => panic.pid = Some(i64::from(pid)),
+            Some(Caller::Cpu(cpu)) => panic.cpu = Some(cpu),
+            None => {}
+        }
+    }
     panic.evidence = evidence(lines, &[Some(cause_at), Some(kind_at), panic_at]);
     panic
 }

@@ -285,6 +285,19 @@ fn lines_of_another_cpu_in_between_are_passed_over() {
 }
 
 #[test]
+fn a_panic_without_a_report_is_named_after_the_caller_of_its_record() {
+    let mut log = log_of("sysrq: Trigger a crash\nKernel panic - not syncing: sysrq triggered crash\n");
+    for record in &mut log.records {
+        record.caller = Some(Caller::Task(412));
+    }
+    assert_eq!(from_log(&log, false).and_then(|p| p.pid), Some(412));
+    for record in &mut log.records {
+        record.caller = Some(Caller::Cpu(3));
+    }
+    assert_eq!(from_log(&log, false).map(|p| (p.cpu, p.pid)), Some((Some(3), None)));
+}
+
+#[test]
 fn a_healthy_log_has_no_panic() {
     assert_eq!(from_log(&log_of("Linux version 6.1\nrandom: crng init done\n"), false), None);
     assert_eq!(from_log(&log_of(""), true), None);
