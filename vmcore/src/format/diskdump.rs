@@ -74,7 +74,8 @@ pub struct KdumpHeader {
     pub nr_cpus: Option<u32>,
     /// One past the highest frame.
     pub end_pfn: Pfn,
-    /// Where the kernel image really lies, against its link address.
+    /// Where the kernel image really lies, against its link address; a
+    /// negative number wraps.
     pub phys_base: u64,
     /// makedumpfile's `-d`.
     pub dump_level: Option<u32>,

@@ -3,7 +3,7 @@
 //! Parsed by our own count, header by header: whole-file parsers refuse a file that is cut, and 16 bits do not
 //! hold the segments of a large machine. Sections are not looked at but for the count in section header 0.
 
-use object::elf::{PT_LOAD, PT_NOTE, ProgramType};
+use object::elf::{PT_LOAD, PT_NOTE, PT_NULL, ProgramType};
 use zerocopy::FromBytes;
 
 use super::Arch;
@@ -39,6 +39,8 @@ pub struct ElfCore {
     pub segments: Vec<LoadSegment>,
     /// Program headers that are announced and lie past the end of the file.
     pub lost_headers: u64,
+    /// Program headers that the writer left empty: makedumpfile fills them in as it goes.
+    pub empty_headers: u64,
     /// The notes.
     pub notes: Vec<Note>,
     /// One sentence per guess and oddity.
@@ -62,6 +64,7 @@ pub fn read(source: &dyn ReadAt, limits: &Limits) -> Result<ElfCore, OpenErrorKi
         incomplete: ehdr.e_flags.get() & DUMP_ELF_INCOMPLETE != 0,
         segments: Vec::new(),
         lost_headers: 0,
+        empty_headers: 0,
         notes: Vec::new(),
         repairs: Vec::new(),
     };
@@ -84,7 +87,16 @@ pub fn read(source: &dyn ReadAt, limits: &Limits) -> Result<ElfCore, OpenErrorKi
     };
     let note_ranges = read_program_headers(source, ehdr.e_phoff.get(), count, stride, &mut core)?;
     if core.segments.is_empty() && note_ranges.is_empty() {
-        return Err(damaged("none of its program headers is in the file", ehdr.e_phoff.get()));
+        // makedumpfile 1.7 writes those of a flattened ELF behind the last page.
+        let why =
+            "it was cut off before its program headers came, and nothing else tells where a page belongs";
+        return Err(damaged(why, ehdr.e_phoff.get()));
+    }
+    if core.empty_headers > 0 {
+        core.repairs.push(format!(
+            "{} of {count} program headers are empty, the writer stopped before them; the memory that they would name is not counted",
+            core.empty_headers
+        ));
     }
     if core.lost_headers > 0 {
         core.repairs.push(format!(
@@ -159,6 +171,7 @@ fn read_program_headers(
                     // A writer that gives no memory size means the file's.
                     mem_size: phdr.p_memsz.get().max(phdr.p_filesz.get()),
                 }),
+                PT_NULL => core.empty_headers = core.empty_headers.saturating_add(1),
                 PT_NOTE => note_ranges.push((phdr.p_offset.get(), phdr.p_filesz.get())),
                 _ => {}
             }

@@ -70,29 +70,40 @@ impl ElfMemory {
 
     /// Fills a frame: bytes that the dump does not speak of become zeros. Gives the count of those that it has.
     pub(crate) fn read_frame(&self, pfn: Pfn, buf: &mut [u8]) -> Result<u64, PageError> {
-        let out_of_range = || PageError::Hole { pfn };
-        let start = pfn.start(self.page_size).ok_or_else(out_of_range)?.0;
-        let end = start.saturating_add(self.page_size);
-        let (mut at, mut rest, mut got) = (start, buf, 0u64);
+        let Some(start) = pfn.start(self.page_size) else { return Err(PageError::Hole { pfn }) };
+        let end = start.0.saturating_add(self.page_size);
+        let state = self.segments.state(start.0, end);
+        match state {
+            PageState::Present | PageState::Lost => {}
+            PageState::Excluded => return Err(PageError::Excluded { pfn, level: 0 }),
+            PageState::Hole => return Err(PageError::Hole { pfn }),
+        }
+        let (mut at, mut rest, mut got) = (start.0, buf, 0u64);
         while at < end && !rest.is_empty() {
             let extent = self.segments.from(at).filter(|extent| extent.start < end);
             let hole = extent.map_or(end, |extent| extent.start).saturating_sub(at);
-            let (bytes, fill) = match (hole, extent) {
-                (0, Some(extent)) => (extent.end.min(end).saturating_sub(at), false),
-                (hole, _) => (hole, true),
+            let bytes = match extent {
+                Some(extent) if hole == 0 => extent.end.min(end).saturating_sub(at),
+                _ => hole,
             };
             let count = usize::try_from(bytes).unwrap_or(usize::MAX).min(rest.len());
             let Some((now, later)) = rest.split_at_mut_checked(count) else { break };
-            if fill {
-                now.fill(0);
-            } else {
-                self.read(at, now)?;
-                got = got.saturating_add(bytes);
+            match extent.filter(|_| hole == 0) {
+                None => now.fill(0),
+                Some(extent) => match (state, extent.from(at).0) {
+                    // Of a frame with lost bytes, those are told and not the ones left out.
+                    (PageState::Lost, Backing::Lost(offset)) => return Err(self.lost(pfn, offset)),
+                    (PageState::Lost, _) => {}
+                    _ => {
+                        self.read(at, now)?;
+                        got = got.saturating_add(bytes);
+                    }
+                },
             }
             at = at.saturating_add(bytes);
             rest = later;
         }
-        if got == 0 { Err(PageError::Hole { pfn }) } else { Ok(got) }
+        Ok(got)
     }
 
     fn lost(&self, pfn: Pfn, at: u64) -> PageError {

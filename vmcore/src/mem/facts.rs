@@ -31,7 +31,7 @@ pub struct Facts {
     pub timestamp: Option<(i64, u32)>,
     /// CPUs, where the header has them.
     pub nr_cpus: Option<u32>,
-    /// Where the kernel image really lies, where the header has it.
+    /// Where the kernel image really lies against its link address, where the header has it; a negative number wraps.
     pub phys_base: Option<u64>,
     /// The frames of each part of a split set that was given, ascending.
     pub parts: Vec<Range<u64>>,

@@ -305,8 +305,8 @@ fn gather(
     let several = members.len() > 1;
     let mut all: Option<Gathered> = None;
     for (file, mut header) in members {
-        let mut said = std::mem::take(&mut header.repairs);
-        said.extend(file.cut.iter().map(|(cut, _)| cut.clone()));
+        let mut said: Vec<String> = file.cut.iter().map(|(cut, _)| cut.clone()).collect();
+        said.append(&mut header.repairs);
         repairs.extend(
             said.into_iter().map(|s| if several { format!("{}: {s}", file.path.display()) } else { s }),
         );

@@ -100,8 +100,8 @@ impl Segments {
         self.extents.last().map_or(0, |extent| extent.end)
     }
 
-    /// What is known of the frame from `start` to before `end`: lost if any byte of it is, present if any is in
-    /// the file, excluded if any was left out.
+    /// What is known of the frame from `start` to before `end`: lost if any byte of it is, otherwise excluded if any
+    /// was left out, otherwise present if any is RAM.
     pub(crate) fn state(&self, start: u64, end: u64) -> PageState {
         let first = self.extents.partition_point(|extent| extent.end <= start);
         let inside = self.extents.iter().skip(first).take_while(|extent| extent.start < end);
@@ -164,8 +164,8 @@ fn state_of(backing: Backing) -> PageState {
 fn worse(a: PageState, b: PageState) -> PageState {
     let weight = |state| match state {
         PageState::Hole => 0,
-        PageState::Excluded => 1,
-        PageState::Present => 2,
+        PageState::Present => 1,
+        PageState::Excluded => 2,
         PageState::Lost => 3,
     };
     if weight(a) >= weight(b) { a } else { b }
