@@ -51,7 +51,7 @@ pub(crate) fn load(paddr: u64, offset: u64, file_size: u64, mem_size: u64) -> Ph
     Ph { kind: 1, offset, vaddr: 0, paddr, file_size, mem_size }
 }
 
-/// Header and program headers of an ELF64 core of x86_64, the program headers at `phoff`.
+/// Header and program headers of an ELF64 core of `x86_64`, the program headers at `phoff`.
 pub(crate) fn elf(phoff: usize, headers: &[Ph]) -> Vec<u8> {
     let mut file = vec![0; 64];
     put(&mut file, 0, b"\x7fELF\x02\x01\x01");

@@ -5,7 +5,7 @@ use vmcore::addr::{Pfn, PhysAddr};
 use vmcore::{PageState, PhysicalMemory};
 
 use crate::build::{Ph, elf, flatten, load, note, page, put, small_elf};
-use crate::{open, read_all};
+use crate::check::{open, read_all};
 
 #[test]
 fn notes_registers_and_pages_are_found() {

@@ -5,7 +5,7 @@ use vmcore::addr::{Pfn, PhysAddr};
 use vmcore::{Dump, OpenOptions, PageState, PhysicalMemory};
 
 use crate::build::{Kdump, PAGE, flatten, page, put};
-use crate::{open, read_all};
+use crate::check::{open, read_all};
 
 fn expected(kdump: &Kdump) -> Vec<(u64, Vec<u8>)> {
     kdump.own().iter().take(kdump.written).map(|n| (*n, page(*n))).collect()

@@ -7,7 +7,7 @@ use vmcore::addr::Pfn;
 use vmcore::{Dump, OpenOptions, PageState, PhysicalMemory};
 
 use crate::build::{Kdump, flatten, page, small_elf};
-use crate::read_all;
+use crate::check::read_all;
 
 struct Set(TempDir);
 
