@@ -15,7 +15,7 @@ pub(super) fn collect(
     harvest: &mut Harvest,
 ) -> ItemStatus {
     let all_threads = "/proc/[0-9]*/task/[0-9]*/stat";
-    let (paths, _, why) = match context.reader.glob(all_threads, MOST_THREADS, context.file_deadline()) {
+    let (paths, _, why) = match context.reader.glob(all_threads, MOST_THREADS, context.deadline) {
         Ok(listed) => listed,
         Err(e) => return status_of_no_answer(&e, all_threads),
     };

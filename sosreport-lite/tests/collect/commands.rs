@@ -105,9 +105,14 @@ fn a_blocked_task_is_found_and_described() {
     let Some(dead) = DeadFs::mount(at.path()) else { return };
     let mut blocked = std::process::Command::new("cat").arg(at.path().join("file")).spawn().unwrap();
     let stat = format!("/proc/{0}/task/{0}/stat", blocked.id());
-    let until = Instant::now() + Duration::from_secs(5);
+    let until = Instant::now() + Duration::from_mins(1);
+    while Instant::now() < until && !dead.has_seen_a_read() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // FUSE waits so that a signal wakes it; the signal that should end the task makes it a blocked one.
+    assert!(std::process::Command::new("kill").arg(blocked.id().to_string()).status().unwrap().success());
     while Instant::now() < until && !std::fs::read_to_string(&stat).unwrap().contains(") D ") {
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(20));
     }
     let tables = spec("[[plugin.tasks]]\nstates = \"D\"\nfiles = [\"wchan\", \"status\", \"stack\"]\n");
     let outcome = collect(&options(dir.path()), &tables).unwrap();

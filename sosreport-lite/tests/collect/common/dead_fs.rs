@@ -6,6 +6,8 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const LOOKUP: u32 = 1;
 const FORGET: u32 = 2;
@@ -21,6 +23,7 @@ const DIRECT_IO: u32 = 1;
 /// Mounted until it goes.
 pub(crate) struct DeadFs {
     at: PathBuf,
+    read_seen: Arc<AtomicBool>,
 }
 
 impl DeadFs {
@@ -41,8 +44,10 @@ impl DeadFs {
         rustix::io::fcntl_setfd(&device, rustix::io::FdFlags::CLOEXEC).unwrap();
         match mounted {
             Ok(output) if output.status.success() => {
-                std::thread::spawn(move || serve(device));
-                Some(Self { at: at.into() })
+                let read_seen = Arc::new(AtomicBool::new(false));
+                let seen = read_seen.clone();
+                std::thread::spawn(move || serve(device, &seen));
+                Some(Self { at: at.into(), read_seen })
             }
             Ok(output) => {
                 println!("SKIPPED: FUSE can't be mounted: {}", String::from_utf8_lossy(&output.stderr));
@@ -56,6 +61,13 @@ impl DeadFs {
     }
 }
 
+impl DeadFs {
+    /// True once a read has reached the server: from then on not even a signal ends its reader.
+    pub(crate) fn has_seen_a_read(&self) -> bool {
+        self.read_seen.load(Ordering::Relaxed)
+    }
+}
+
 impl Drop for DeadFs {
     fn drop(&mut self) {
         // -f ends the connection: those in D state come back with an error, and the server's read ends.
@@ -64,7 +76,7 @@ impl Drop for DeadFs {
     }
 }
 
-fn serve(mut device: File) {
+fn serve(mut device: File, read_seen: &AtomicBool) {
     let mut buf = vec![0; 1 << 20];
     while let Ok(got) = device.read(&mut buf) {
         let word = |at: usize| u32::from_le_bytes(buf[at..at + 4].try_into().unwrap());
@@ -77,7 +89,11 @@ fn serve(mut device: File) {
             GETATTR => [&1_u64.to_le_bytes()[..], &[0; 8], &attributes(node)].concat(),
             OPEN => [&7_u64.to_le_bytes()[..], &DIRECT_IO.to_le_bytes(), &[0; 4]].concat(),
             OPENDIR => [&8_u64.to_le_bytes()[..], &[0; 8]].concat(),
-            READ | FORGET | BATCH_FORGET | INTERRUPT => continue,
+            READ => {
+                read_seen.store(true, Ordering::Relaxed);
+                continue;
+            }
+            FORGET | BATCH_FORGET | INTERRUPT => continue,
             _ => {
                 // ENOSYS
                 let _ = device.write(&header(0, -38, unique));
