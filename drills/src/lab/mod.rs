@@ -246,7 +246,14 @@ impl Lab {
                 image: &parts.image,
                 mark: &key,
             };
-            crash::crash(&guest, spec, &formats, dir)
+            // A guest that is translated on a busy machine may fail by itself: it gets one more chance.
+            match crash::crash(&guest, spec, &formats, dir) {
+                Err(e @ (LabError::Guest(_) | LabError::NoDump { .. })) => {
+                    (self.talk)(&format!("once more, because {e}"));
+                    crash::crash(&guest, spec, &formats, dir)
+                }
+                done => done,
+            }
         })?;
         Ok((Crash::at(entry), key))
     }

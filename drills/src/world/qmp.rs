@@ -127,14 +127,23 @@ impl Qmp {
     /// # Errors
     /// [`QmpError::Refused`] for a no, others for a broken connection.
     pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value, QmpError> {
+        self.execute_within(command, arguments, ANSWER)
+    }
+
+    fn execute_within(
+        &mut self,
+        command: &str,
+        arguments: Value,
+        limit: Duration,
+    ) -> Result<Value, QmpError> {
         let mut request = json!({ "execute": command });
         if let (Some(object), false) = (request.as_object_mut(), arguments.is_null()) {
             object.insert("arguments".to_owned(), arguments);
         }
         self.stream.write_all(format!("{request}\n").as_bytes())?;
-        let end = Instant::now() + ANSWER;
+        let end = Instant::now() + limit;
         loop {
-            let mut answer = self.next(command, ANSWER, end)?;
+            let mut answer = self.next(command, limit, end)?;
             if let Some(value) = answer.get_mut("return") {
                 return Ok(value.take());
             }
@@ -198,16 +207,22 @@ impl Qmp {
             return Err(QmpError::Format { format: format.0.clone(), offered });
         }
         self.events.clear();
-        // Detached: the answer comes at once, the end as an event, and QEMU goes on answering meanwhile.
-        self.execute(
+        // Not `detach`: QEMU then sends DUMP_COMPLETED before it closes its file, and a dump that is asked for
+        // right after it finds its own file closed (QEMU 7.2, dump/dump.c, dump_process: «failed to set
+        // dump_bitmap»). Without it the answer comes last.
+        self.execute_within(
             "dump-guest-memory",
             json!({
                 "paging": false,
                 "protocol": format!("file:{}", path.display()),
                 "format": format.0,
-                "detach": true,
             }),
-        )?;
+            limit,
+        )
+        .map_err(|e| match e {
+            QmpError::Refused { said, .. } => QmpError::Dump { said },
+            other => other,
+        })?;
         let event = self.wait_event("DUMP_COMPLETED", limit)?;
         let status = event.pointer("/data/result/status").and_then(Value::as_str).unwrap_or("no status");
         if status == "completed" && event.pointer("/data/error").is_none() {
@@ -307,8 +322,8 @@ mod tests {
                 vec![r#"{"event": "STOP", "timestamp": {}}"#, FORMATS],
                 vec![
                     r#"{"event": "STOP"}"#,
-                    OK,
                     r#"{"event": "DUMP_COMPLETED", "data": {"result": {"total": 9, "status": "completed", "completed": 9}}}"#,
+                    OK,
                 ],
             ],
         );
