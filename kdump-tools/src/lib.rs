@@ -6,6 +6,7 @@
 //!   progress bars and closed pipes.
 //! - [`exit`]: the exit codes, and which error ends with which of them.
 //! - [`pack`]: files of any size, compressed, cut into verified parts, and given back.
+//! - [`discover`]: which of the files below a directory are dumps, and which of them belong together.
 //! - [`size`]: sizes as people write them, `4MiB`.
 //! - [`transfer`]: brings a package elsewhere, and gets a receipt for it.
 //!
@@ -19,6 +20,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub mod cli;
+pub mod discover;
 pub mod escalate;
 pub mod exit;
 pub mod output;
@@ -28,5 +30,10 @@ pub mod transfer;
 
 /// Runs `kdt` with these words (the first is the program's name) and returns its exit code.
 pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let words: Vec<OsString> = words.into_iter().collect();
+    // `kdt collect` starts this program again to read files that may hang.
+    if let Some(code) = sosreport_lite::serve_if_asked(words.iter().cloned()) {
+        return code;
+    }
     ExitCode::from(cli::run(words).code())
 }

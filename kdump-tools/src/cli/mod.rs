@@ -3,10 +3,15 @@
 //! To add one: write `cli/<command>.rs` with `Args` (its doc comment is what `--help` shows) and its [`Run`], then
 //! name it in the two lists below. A command that does not exist yet is in neither.
 
+pub mod collect;
 pub mod drill;
 pub mod gen_docs;
+pub mod info;
+pub mod log;
+mod opened;
 pub mod pack;
 pub mod send;
+pub mod triage;
 pub mod unpack;
 mod usage;
 pub mod verify;
@@ -19,6 +24,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use vmcore::progress::Cancel;
+use vmcore::report::Tool;
 
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::color::Color;
@@ -48,6 +54,10 @@ macro_rules! commands {
 
 // In the order in which `--help` lists them: the work of a crash first.
 commands! {
+    Triage => triage,
+    Log => log,
+    Info => info,
+    Collect => collect,
     Pack => pack,
     Verify => verify,
     Unpack => unpack,
@@ -98,6 +108,8 @@ pub struct Context {
     pub output: Output,
     /// Set when somebody presses Ctrl-C or ends the program.
     pub cancel: Cancel,
+    /// The flag behind `cancel`, for libraries that take the flag itself.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// A command's own code.
@@ -119,6 +131,12 @@ pub enum Format {
     Json,
 }
 
+/// This program, as documents name it.
+#[must_use]
+pub fn tool() -> Tool {
+    Tool { name: "kdt".into(), version: env!("CARGO_PKG_VERSION").into() }
+}
+
 /// The clap description of the whole command line, for documents and completions.
 #[must_use]
 pub fn command() -> clap::Command {
@@ -134,14 +152,14 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
     };
     let settings = Settings { color: cli.color, quiet: cli.quiet, verbose: cli.verbose };
     output::log::start(settings);
-    let cancel = match cancel_on_signals() {
-        Ok(cancel) => cancel,
+    let stop = match stop_on_signals() {
+        Ok(stop) => stop,
         Err(failure) => {
             output::last_words(&failure);
             return failure.exit;
         }
     };
-    let context = Context { output: Output::new(settings), cancel };
+    let context = Context { output: Output::new(settings), cancel: Cancel::from(Arc::clone(&stop)), stop };
     let command = cli.command;
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| command.run(&context)));
     match outcome {
@@ -171,7 +189,7 @@ fn install_panic_hook() {
 }
 
 /// The first Ctrl-C (or SIGTERM, SIGHUP) asks the work to stop at a safe point; the second ends it where it is.
-fn cancel_on_signals() -> Result<Cancel, Failure> {
+fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
         let status = i32::from(Exit::Interrupted.code());
@@ -179,7 +197,7 @@ fn cancel_on_signals() -> Result<Cancel, Failure> {
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
             .map_err(|error| Failure::internal(format!("can't catch signal {signal}: {error}")))?;
     }
-    Ok(Cancel::from(flag))
+    Ok(flag)
 }
 
 /// The program `name` beside the running `kdt`, else in `PATH`.

@@ -2,6 +2,7 @@
 //!
 //! - [`Output`]: the two streams, whether they take colours, and the progress display that must not be torn.
 //! - [`human`]: words for people, such as counts of pages; [`json`]: documents for programs; [`table`]: columns.
+//! - [`dump`], [`info`], [`report`]: a dump and its triage, for a person.
 //! - [`progress`]: one display for many pieces of work, on a terminal only.
 //! - [`escape`]: what came from a dump or a file name does nothing to a terminal.
 //! - [`log`]: what the libraries trace, for `-v`.
@@ -10,12 +11,15 @@
 //! A reader that closes stdout early (`kdt log vmcore | head`) has what it wanted: that is no error.
 
 pub mod color;
+pub mod dump;
 pub mod escape;
 pub mod file;
 pub mod human;
+pub mod info;
 pub mod json;
 pub mod log;
 pub mod progress;
+pub mod report;
 pub mod table;
 
 use std::io::{self, IsTerminal, Write};
@@ -81,6 +85,13 @@ impl Output {
     #[must_use]
     pub fn is_terminal(&self) -> bool {
         self.stdout_terminal
+    }
+
+    /// How many columns text for a person may take: the terminal's, 80 where there is none.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        let columns = rustix::termios::tcgetwinsize(io::stdout()).map_or(0, |size| usize::from(size.ws_col));
+        if columns == 0 { 80 } else { columns.clamp(40, 120) }
     }
 
     /// The progress display.

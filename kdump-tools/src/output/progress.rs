@@ -141,7 +141,7 @@ impl Drop for Piece {
 }
 
 /// The end of a long name tells more than its beginning: `…/host7/vmcore`.
-fn shorten(name: &str, width: usize) -> String {
+pub(super) fn shorten(name: &str, width: usize) -> String {
     let len = name.chars().count();
     if len <= width {
         return name.to_owned();

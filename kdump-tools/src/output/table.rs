@@ -2,7 +2,8 @@
 
 use super::color::{Painter, Style};
 
-/// Lines of a label and a text: `label:  text`. A text that is too long continues below itself.
+/// Lines of a label and a text: `label:  text`. A text that is too long continues below itself, and a label that
+/// comes again right after itself is not repeated.
 #[derive(Debug, Default)]
 pub struct Facts {
     rows: Vec<(String, String)>,
@@ -32,8 +33,10 @@ impl Facts {
     pub fn render(&self, width: usize, painter: Painter) -> String {
         let labels = self.rows.iter().map(|(label, _)| label.chars().count() + 1).max().unwrap_or(0);
         let mut out = String::new();
+        let mut last = "";
         for (label, text) in &self.rows {
-            let head = format!("{label}:");
+            let head = if label == last { String::new() } else { format!("{label}:") };
+            last = label;
             let pad = labels - head.chars().count() + 2;
             out.push_str(&painter.paint(Style::Strong, &head));
             out.push_str(&" ".repeat(pad));
@@ -85,6 +88,14 @@ mod tests {
             facts.render(32, Painter::default()),
             "file:      vmcore\ncomplete:  one two three four\n           five six seven\n"
         );
+    }
+
+    #[test]
+    fn a_label_is_said_once_for_what_belongs_together() {
+        let mut facts = Facts::new();
+        facts.row("part", "one");
+        facts.row("part", "two");
+        assert_eq!(facts.render(80, Painter::default()), "part:  one\n       two\n");
     }
 
     #[test]

@@ -1,0 +1,293 @@
+//! A triage report for a person: the verdict first, and all of it on a screen.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use vmcore::report::{Cpu, Finding, Frame, FrameTrust, LogLine, Panic, Report, Severity, TaskRef};
+
+use super::color::{Painter, Style};
+use super::dump;
+use super::escape::escape;
+use super::human;
+use super::progress::shorten;
+use super::table::{Facts, wrap};
+
+/// CPUs that are shown; a machine with more would push the rest off the screen.
+const CPUS: usize = 8;
+/// Columns for a dump's name in the list of many.
+const NAME: usize = 32;
+/// Lines of the log that are shown before the panic's message.
+const LOG_BEFORE: usize = 3;
+/// Lines of the log that are shown from the panic's message on.
+const LOG_AFTER: usize = 3;
+
+/// The report as text, `width` columns wide.
+#[must_use]
+pub fn text(report: &Report, width: usize, painter: Painter) -> String {
+    let page = Page { width, painter };
+    let mut out = page.verdict(report);
+    if let Some(error) = &report.error {
+        let _ = writeln!(out, "hint: {}", escape(&error.hint));
+        return out;
+    }
+    out.push('\n');
+    let mut facts = Facts::new();
+    dump::kernel_in_short(&mut facts, &report.kernel);
+    dump::file_in_short(&mut facts, &report.dump);
+    out.push_str(&facts.render(width, painter));
+    out.push_str(&page.cpus(report));
+    out.push_str(&page.trace(report));
+    out.push_str(&page.log(report));
+    out.push_str(&page.findings(&report.findings));
+    out.push_str(&page.not_looked_at(report));
+    out
+}
+
+/// All reports, each on its page, and a summary behind them where there are several.
+#[must_use]
+pub fn pages(reports: &[&Report], width: usize, painter: Painter) -> String {
+    let pages: Vec<String> = reports.iter().map(|report| text(report, width, painter)).collect();
+    let rule = "-".repeat(width);
+    let mut out = pages.join(&format!("\n{rule}\n\n"));
+    if reports.len() > 1 {
+        let unusable = reports.iter().filter(|report| report.error.is_some()).count();
+        let _ = write!(
+            out,
+            "\n{rule}\n\n{}\n",
+            painter.paint(Style::Strong, &summary_head(reports.len(), unusable))
+        );
+        for report in reports {
+            let name = shorten(&escape(&report.dump.path), NAME);
+            let _ = writeln!(
+                out,
+                "  {}",
+                cut(&format!("{name:NAME$}  {}", verdict_in_short(report)), width.saturating_sub(2).max(20))
+            );
+        }
+    }
+    out
+}
+
+fn summary_head(count: usize, unusable: usize) -> String {
+    let all = human::plural(count, "dump");
+    if unusable == 0 { format!("{all}:") } else { format!("{all}, {unusable} of them not usable:") }
+}
+
+/// What happened, in a word or two and the kernel's own.
+fn verdict_in_short(report: &Report) -> String {
+    match (&report.error, &report.panic) {
+        (Some(_), _) => "NOT USABLE".to_owned(),
+        (None, Some(panic)) => format!("{}: {}", panic.kind.word(), escape(&panic.message)),
+        (None, None) if report.log.records.is_some() => "no panic".into(),
+        (None, None) => "no verdict".into(),
+    }
+}
+
+struct Page {
+    width: usize,
+    painter: Painter,
+}
+
+impl Page {
+    fn heading(&self, text: &str) -> String {
+        format!("\n{}\n", self.painter.paint(Style::Strong, text))
+    }
+
+    /// What happened, in one or two lines.
+    fn verdict(&self, report: &Report) -> String {
+        if let Some(error) = &report.error {
+            return format!("{} {}\n", self.painter.paint(Style::Bad, "NOT USABLE:"), escape(&error.message));
+        }
+        match &report.panic {
+            Some(panic) => {
+                let label = format!("PANIC ({}):", panic.kind.word());
+                let lines = wrap(&escape(&panic.message), self.width.saturating_sub(label.len() + 1).max(20));
+                let mut out =
+                    format!("{} {}\n", self.painter.paint(Style::Bad, &label), lines.join("\n       "));
+                if let Some(place) = panic_place(panic) {
+                    let _ = writeln!(out, "       {place}");
+                }
+                out
+            }
+            None if report.log.records.is_some() => {
+                let words = "the log shows no panic: a dump of a running or a hung machine?";
+                format!("{} {words}\n", self.painter.paint(Style::Warn, "NO PANIC:"))
+            }
+            None => {
+                let words = "the kernel log could not be read, so what happened is not known.";
+                format!("{} {words}\n", self.painter.paint(Style::Warn, "NO VERDICT:"))
+            }
+        }
+    }
+
+    fn cpus(&self, report: &Report) -> String {
+        if report.cpus.is_empty() {
+            return String::new();
+        }
+        let mut out = self.heading("CPUs");
+        let panicked = report.panic.as_ref().and_then(|panic| panic.cpu);
+        // The one that panicked comes first, wherever it stands.
+        let (first, others): (Vec<&Cpu>, Vec<&Cpu>) =
+            report.cpus.iter().partition(|cpu| Some(cpu.cpu) == panicked);
+        let shown = first.into_iter().chain(others).take(CPUS);
+        for cpu in shown {
+            let mark = if Some(cpu.cpu) == panicked { " <- panicked" } else { "" };
+            let _ = writeln!(out, "  {}{mark}", cpu_line(cpu));
+        }
+        if let Some(more) = report.cpus.len().checked_sub(CPUS).filter(|n| *n > 0) {
+            let _ = writeln!(out, "  and {more} more (--format json has them all)");
+        }
+        out
+    }
+
+    /// The call trace on as few lines as it takes, innermost first. Frames that the kernel itself doubts are left out.
+    fn trace(&self, report: &Report) -> String {
+        let Some(panic) = &report.panic else { return String::new() };
+        let sure = panic.backtrace.iter().filter(|frame| frame.trust != FrameTrust::Scan);
+        let names: Vec<String> = sure.filter_map(frame_words).collect();
+        if names.is_empty() {
+            return String::new();
+        }
+        let mut out = self.heading("Call trace, innermost first");
+        let lines = wrap(&names.join(" < "), self.width.saturating_sub(2).max(20));
+        let _ = writeln!(out, "  {}", lines.join("\n  "));
+        out
+    }
+
+    fn log(&self, report: &Report) -> String {
+        let Some((from, count)) = interesting_lines(report) else { return String::new() };
+        let mut out =
+            self.heading(if report.panic.is_some() { "Log, around the panic" } else { "Log, its end" });
+        for line in report.log.lines.iter().skip(from).take(count) {
+            let text = log_line(line);
+            let _ = writeln!(out, "  {}", cut(&text, self.width.saturating_sub(2).max(20)));
+        }
+        out
+    }
+
+    fn findings(&self, findings: &[Finding]) -> String {
+        if findings.is_empty() {
+            return String::new();
+        }
+        let mut out = self.heading("Findings");
+        for finding in findings {
+            let severity = finding.severity.word();
+            let style = match finding.severity {
+                Severity::Critical | Severity::Error => Style::Bad,
+                Severity::Warning => Style::Warn,
+                Severity::Info => Style::Faint,
+            };
+            let head = format!("{} ({})", escape(&finding.code), finding.confidence.word());
+            let pad = " ".repeat(8_usize.saturating_sub(severity.len()));
+            let _ = writeln!(out, "  {}{pad}  {head}", self.painter.paint(style, severity));
+            self.indented(&mut out, &escape(&finding.title));
+            for step in &finding.next {
+                self.indented(&mut out, &format!("next: {}", escape(step)));
+            }
+        }
+        out
+    }
+
+    /// What is not covered, the same reason said once.
+    fn not_looked_at(&self, report: &Report) -> String {
+        if report.not_looked_at.is_empty() {
+            return String::new();
+        }
+        let mut out = self.heading("Not looked at");
+        let mut order = Vec::new();
+        let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for skipped in &report.not_looked_at {
+            let list = by_reason.entry(&skipped.why).or_default();
+            if list.is_empty() {
+                order.push(skipped.why.as_str());
+            }
+            list.push(&skipped.what);
+        }
+        for why in order {
+            let what = by_reason.get(why).map(|list| list.join(", ")).unwrap_or_default();
+            let lines =
+                wrap(&format!("{}: {}", escape(&what), escape(why)), self.width.saturating_sub(4).max(20));
+            let _ = writeln!(out, "  {}", lines.join("\n    "));
+        }
+        out
+    }
+
+    fn indented(&self, out: &mut String, text: &str) {
+        let lines = wrap(text, self.width.saturating_sub(12).max(20));
+        let _ = writeln!(out, "            {}", lines.join("\n            "));
+    }
+}
+
+/// `CPU 0, init (pid 1)`.
+fn panic_place(panic: &Panic) -> Option<String> {
+    let cpu = panic.cpu.map(|cpu| format!("on CPU {cpu}"));
+    let task = panic.task.as_ref().and_then(task_words).map(|task| format!("in {task}"));
+    let words: Vec<String> = cpu.into_iter().chain(task).collect();
+    (!words.is_empty()).then(|| words.join(" "))
+}
+
+fn task_words(task: &TaskRef) -> Option<String> {
+    match (&task.comm, task.pid) {
+        (Some(comm), Some(pid)) => Some(format!("{} (pid {pid})", escape(comm))),
+        (Some(comm), None) => Some(escape(comm).into_owned()),
+        (None, Some(pid)) => Some(format!("pid {pid}")),
+        (None, None) => None,
+    }
+}
+
+fn cpu_line(cpu: &Cpu) -> String {
+    let mut out = format!("CPU {:<3}", cpu.cpu);
+    for name in ["rip", "rsp"] {
+        if let Some(value) = cpu.registers.get(name) {
+            let _ = write!(out, "  {} {:#018x}", name.to_uppercase(), value.0);
+        }
+    }
+    if let Some(task) = cpu.task.as_ref().and_then(task_words) {
+        let _ = write!(out, "  {task}");
+    }
+    out
+}
+
+/// Which lines of the log are shown: some before the panic's message and some from there on, else the last ones.
+/// The first line to show, and how many.
+fn interesting_lines(report: &Report) -> Option<(usize, usize)> {
+    let lines = &report.log.lines;
+    if lines.is_empty() {
+        return None;
+    }
+    let wanted = LOG_BEFORE + LOG_AFTER;
+    let tail = (lines.len().saturating_sub(wanted), wanted);
+    let Some(panic) = &report.panic else { return Some(tail) };
+    let first = panic.message.lines().next().unwrap_or_default();
+    // The last one: an earlier, milder trouble may have used the same words.
+    let found = lines.iter().rposition(|line| !first.is_empty() && line.text.contains(first));
+    Some(found.map_or(tail, |at| (at.saturating_sub(LOG_BEFORE), wanted)))
+}
+
+/// `sysrq_handle_crash+0x16`, with the module where it is in one.
+fn frame_words(frame: &Frame) -> Option<String> {
+    let symbol = frame.symbol.as_deref()?;
+    let module = frame.module.as_deref().map(|module| format!(" [{}]", escape(module))).unwrap_or_default();
+    Some(format!("{}{module}", escape(symbol)))
+}
+
+fn log_line(line: &LogLine) -> String {
+    let text = escape(&line.text);
+    match line.ts {
+        Some(ts) => {
+            // dmesg cuts off below the microsecond, where formatting would round.
+            let ts = std::time::Duration::try_from_secs_f64(ts).unwrap_or_default();
+            format!("[{:5}.{:06}] {text}", ts.as_secs(), ts.subsec_micros())
+        }
+        None => text.into_owned(),
+    }
+}
+
+/// A line that does not break the screen's shape.
+fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let head: String = text.chars().take(width.saturating_sub(1)).collect();
+    format!("{head}…")
+}

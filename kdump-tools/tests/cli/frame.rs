@@ -1,0 +1,90 @@
+//! The frame of the command line: wrong use, help, closed pipes, `kdt drill`, `kdt gen-docs`.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+
+use crate::support::{kdt, ran, run, scratch};
+
+#[test]
+fn no_command_shows_the_help_on_stderr_and_is_wrong_use() {
+    let ran = run::<[&str; 0], _>([]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (2, ""));
+    assert!(ran.stderr.contains("Usage: kdt"));
+}
+
+#[test]
+fn help_goes_to_stdout_and_lists_only_commands_that_answer_to_it() {
+    let ran = run(["--help"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    let commands = ran.stdout.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let names: Vec<&str> =
+        commands.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
+    assert!(names.contains(&"drill") && names.contains(&"gen-docs"), "{names:?}");
+    for name in names.into_iter().filter(|name| !name.is_empty() && *name != "help" && *name != "drill") {
+        let ran = run([name, "--help"]);
+        assert_eq!(ran.code, 0, "kdt {name} --help: {ran:?}");
+        assert!(ran.stdout.contains(&format!("Usage: kdt {name}")), "{ran:?}");
+    }
+}
+
+#[test]
+fn wrong_words_are_told_in_one_sentence() {
+    run(["--bogus"]).fails(2, "unexpected argument '--bogus'");
+    run(["trige"]).fails(2, "unrecognized subcommand 'trige'");
+    run(["gen-docs", "man"]).fails(2, "-o <DIR>");
+    run(["gen-docs", "pdf", "-o", "x"]).fails(2, "invalid value 'pdf'");
+    run(["--color", "blue", "gen-docs", "man", "-o", "x"]).fails(2, "invalid value 'blue'");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut child = kdt().arg("--help").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let ran = ran(&child.wait_with_output().unwrap());
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn a_drill_that_is_not_installed_is_told() {
+    let ran = ran(&kdt().args(["drill", "list"]).env("PATH", "/nonexistent").output().unwrap());
+    if !std::path::Path::new(env!("CARGO_BIN_EXE_kdt")).with_file_name("kdt-drill").exists() {
+        ran.fails(3, "kdt-drill is neither beside kdt nor in PATH");
+    }
+}
+
+#[test]
+fn a_drill_gets_all_words_and_gives_its_exit_code() {
+    let dir = scratch();
+    // A copy of kdt, so that the program beside it is the test's own.
+    let copy = dir.path().join("kdt");
+    fs::copy(env!("CARGO_BIN_EXE_kdt"), &copy).unwrap();
+    let drill = dir.path().join("kdt-drill");
+    fs::write(&drill, "#!/bin/sh\nprintf '[%s]' \"$@\"\nexit 42\n").unwrap();
+    fs::set_permissions(&drill, fs::Permissions::from_mode(0o755)).unwrap();
+    let output =
+        std::process::Command::new(&copy).args(["drill", "run", "x y", "--help", "-v"]).output().unwrap();
+    let ran = crate::support::ran(&output);
+    assert_eq!((ran.code, ran.stdout.as_str()), (42, "[run][x y][--help][-v]"));
+}
+
+#[test]
+fn documents_are_planned_and_then_written() {
+    let dir = scratch();
+    let out = dir.path().join("man");
+    let plan =
+        run(["gen-docs".as_ref(), "man".as_ref(), "--dry-run".as_ref(), "-o".as_ref(), out.as_os_str()]);
+    assert_eq!(plan.code, 0);
+    assert!(!out.exists(), "a plan writes nothing");
+    let ran = run(["gen-docs".as_ref(), "man".as_ref(), "-o".as_ref(), out.as_os_str()]);
+    assert_eq!((ran.code, &ran.stdout), (0, &plan.stdout));
+    for name in ran.stdout.lines() {
+        assert!(fs::read_to_string(name).unwrap().starts_with(".ie"), "{name} is no manual page");
+    }
+}
+
+#[test]
+fn colours_come_only_when_they_are_asked_for() {
+    let plain = run(["drill"]).stderr;
+    assert!(!plain.contains('\x1b'), "{plain}");
+}

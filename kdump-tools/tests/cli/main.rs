@@ -1,0 +1,14 @@
+//! `kdt` as a user meets it: the real program, its words, its exit codes.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "these are tests: what can't go on ends there"
+)]
+
+mod bad_input;
+mod dumps;
+mod examples;
+mod frame;
+mod support;

@@ -1,0 +1,163 @@
+//! Findings about the dump itself: how much of the evidence is there, and whether that matters.
+
+use crate::report::{Completeness, Confidence, DumpInfo, Finding, Severity};
+
+/// What the state of the file means for whoever wants to read it, worst first.
+#[must_use]
+pub fn findings(dump: &DumpInfo) -> Vec<Finding> {
+    let state = &dump.completeness;
+    let mut found = Vec::new();
+    found.extend(nothing_there(state));
+    found.extend(truncated(state, dump));
+    found.extend(incomplete(state));
+    found.extend(corrupt(state));
+    found.extend(repaired(state));
+    found.sort_by_key(|finding: &Finding| std::cmp::Reverse(finding.severity));
+    found
+}
+
+fn nothing_there(state: &Completeness) -> Option<Finding> {
+    let empty = state.present_pages == Some(0) && state.announced_pages.is_some_and(|n| n > 0);
+    empty.then(|| {
+        Finding::new(
+            "KD-DUMP-NO-PAGES",
+            Severity::Critical,
+            Confidence::Certain,
+            "The dump has its header, and not one page of memory.",
+        )
+        .because(format!("{} pages are announced, none is in the file", state.announced_pages.unwrap_or(0)))
+        .next("Look at the console log of the capture kernel: the writer was stopped before its first page.")
+    })
+}
+
+fn truncated(state: &Completeness, dump: &DumpInfo) -> Option<Finding> {
+    let lost = state.lost_pages.unwrap_or(0);
+    if lost == 0 && state.truncated_at.is_none() {
+        return None;
+    }
+    let of = state.announced_pages.map(|n| format!(" of {n}")).unwrap_or_default();
+    let title = format!("The dump is cut off: {lost} pages{of} that it announces are lost.");
+    let mut finding = Finding::new("KD-DUMP-TRUNCATED", Severity::Error, Confidence::Certain, title);
+    if let Some(at) = state.truncated_at {
+        finding = finding.because(format!("the file ends, or has a gap, at file offset {at:#x}"));
+    }
+    if let Some(size) = dump.size_bytes {
+        finding = finding.because(format!("the file has {size} bytes"));
+    }
+    if lost > 0 {
+        finding = finding.because(format!("{lost} pages lie past the end of what was given"));
+    }
+    if dump.container.iter().any(|container| container == "split") {
+        finding = finding.next("Name all parts of the split set: each part holds a range of the memory.");
+    }
+    Some(
+        finding
+            .next("Compare size and checksum with the file on the host that crashed; copy it again if they differ.")
+            .next("If the original is cut too: the dump target was full, or the host was reset while it wrote."),
+    )
+}
+
+fn incomplete(state: &Completeness) -> Option<Finding> {
+    (state.incomplete_flag == Some(true)).then(|| {
+        Finding::new(
+            "KD-DUMP-INCOMPLETE",
+            Severity::Error,
+            Confidence::Certain,
+            "The program that wrote the dump marked it as incomplete.",
+        )
+        .because("the incomplete flag is set in the header")
+        .next("Free space on the dump target, or raise the dump level, so that the next dump is whole.")
+        .next("Read what is there all the same: kdt says of each answer what it lacks.")
+    })
+}
+
+fn corrupt(state: &Completeness) -> Option<Finding> {
+    let corrupt = state.corrupt_pages.filter(|n| *n > 0)?;
+    Some(
+        Finding::new(
+            "KD-DUMP-CORRUPT",
+            Severity::Error,
+            Confidence::Certain,
+            format!("{corrupt} of the pages that were read do not decode."),
+        )
+        .because("their bytes are in the file and their codec refuses them")
+        .next("Compare the checksum with the file on the host that crashed; copy it again if they differ.")
+        .next("If the original is damaged too, suspect the disk, or a bug in the writer's threads (--num-threads)."),
+    )
+}
+
+fn repaired(state: &Completeness) -> Option<Finding> {
+    if state.repairs.is_empty() {
+        return None;
+    }
+    let mut finding = Finding::new(
+        "KD-DUMP-REPAIRED",
+        Severity::Warning,
+        Confidence::Certain,
+        "The dump's own description of itself is damaged or odd, and was read around.",
+    );
+    finding.evidence.clone_from(&state.repairs);
+    Some(finding.next(
+        "Treat what other tools say of this dump with care: they may read the damaged part as it stands.",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dump(state: Completeness) -> DumpInfo {
+        DumpInfo { completeness: state, ..DumpInfo::default() }
+    }
+
+    fn whole() -> Completeness {
+        Completeness {
+            announced_pages: Some(100),
+            present_pages: Some(60),
+            excluded_pages: Some(40),
+            lost_pages: Some(0),
+            incomplete_flag: Some(false),
+            ..Completeness::default()
+        }
+    }
+
+    fn codes(state: Completeness) -> Vec<String> {
+        findings(&dump(state)).into_iter().map(|finding| finding.code).collect()
+    }
+
+    #[test]
+    fn pages_left_out_on_purpose_are_no_finding() {
+        assert_eq!(findings(&dump(whole())), []);
+    }
+
+    #[test]
+    fn a_cut_file_says_how_much_is_lost_and_where() {
+        let state = Completeness { lost_pages: Some(10), truncated_at: Some(0x2000), ..whole() };
+        let found = findings(&dump(state));
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].title, "The dump is cut off: 10 pages of 100 that it announces are lost.");
+        assert_eq!(found[0].evidence[0], "the file ends, or has a gap, at file offset 0x2000");
+    }
+
+    #[test]
+    fn each_way_to_be_damaged_has_its_code_worst_first() {
+        let state = Completeness {
+            present_pages: Some(0),
+            lost_pages: Some(100),
+            corrupt_pages: Some(1),
+            incomplete_flag: Some(true),
+            repairs: vec!["the second bitmap was rebuilt".into()],
+            ..whole()
+        };
+        assert_eq!(
+            codes(state),
+            [
+                "KD-DUMP-NO-PAGES",
+                "KD-DUMP-TRUNCATED",
+                "KD-DUMP-INCOMPLETE",
+                "KD-DUMP-CORRUPT",
+                "KD-DUMP-REPAIRED"
+            ]
+        );
+    }
+}
