@@ -169,9 +169,9 @@ fn by_frames(
 ) -> Vec<PhysAddr> {
     let page_size = mem.page_size();
     let end = mem.end_pfn().0;
-    let parts = parts_with_memory(mem);
-    progress
-        .step("looking for VMCOREINFO", u64::try_from(parts.len()).ok().and_then(|n| n.checked_mul(STEP)));
+    let parts = parts_with_frames(mem, cancel);
+    let total = u64::try_from(parts.len()).ok().and_then(|count| count.checked_mul(STEP));
+    progress.step("looking for VMCOREINFO", total);
     let each: Vec<(Vec<PhysAddr>, u64, u64)> = parts
         .into_par_iter()
         .map(|part| {
@@ -211,18 +211,19 @@ fn by_frames(
     places
 }
 
-/// The parts of memory that are not all hole. RAM can lie far apart, and a damaged header can name frames without end.
-fn parts_with_memory(mem: &dyn PhysicalMemory) -> Vec<u64> {
+/// The pieces of [`STEP`] frames in which any frame is present. Not all pieces up to the last one: a header may claim
+/// 2^52 bytes of memory and store a page of it.
+fn parts_with_frames(mem: &dyn PhysicalMemory, cancel: &Cancel) -> Vec<u64> {
     let mut parts = Vec::new();
-    let mut from = Pfn(0);
-    while let Some(pfn) = mem.next_frame(from) {
-        let part = pfn.0.checked_div(STEP).unwrap_or_default();
-        if parts.len() >= MAX_PARTS {
-            break;
-        }
+    let mut next = mem.next_present(Pfn(0));
+    while let Some(pfn) = next
+        && parts.len() < MAX_PARTS
+        && !cancel.is_cancelled()
+    {
+        let part = pfn.0 >> STEP.trailing_zeros();
         parts.push(part);
-        let Some(next) = part.checked_add(1).and_then(|next| next.checked_mul(STEP)) else { break };
-        from = Pfn(next);
+        let behind = part.checked_add(1).and_then(|part| part.checked_mul(STEP));
+        next = behind.and_then(|behind| mem.next_present(Pfn(behind)));
     }
     parts
 }

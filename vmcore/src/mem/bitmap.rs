@@ -125,6 +125,21 @@ impl Frames {
         }
         None
     }
+
+    /// The first frame from `number` on that is stored.
+    pub(crate) fn next_stored(&self, number: u64) -> Option<u64> {
+        let mut number = number;
+        while number < self.bits {
+            if self.stored.piece_is_empty(number) {
+                number = number.checked_add(PIECE_BITS)? & !(PIECE_BITS - 1);
+            } else if self.stored.get(number) == Some(true) {
+                return Some(number);
+            } else {
+                number = number.checked_add(1)?;
+            }
+        }
+        None
+    }
 }
 
 fn bits_of(bytes: usize) -> u64 {

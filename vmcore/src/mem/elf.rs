@@ -37,6 +37,12 @@ impl ElfMemory {
         self.segments.from(start).map(|extent| self.pfn(extent.start.max(start)))
     }
 
+    /// The first frame from `pfn` on of which the file has bytes.
+    pub(crate) fn next_present(&self, pfn: Pfn) -> Option<Pfn> {
+        let start = pfn.start(self.page_size)?.0;
+        self.segments.next_in_file(start).map(|extent| self.pfn(extent.start.max(start)))
+    }
+
     /// True where the whole frame lies in one piece of the file.
     pub(crate) fn is_whole(&self, pfn: Pfn) -> bool {
         pfn.start(self.page_size).and_then(|start| Some((start, self.segments.at(start.0)?))).is_some_and(

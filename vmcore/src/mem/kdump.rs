@@ -182,6 +182,11 @@ impl KdumpMemory {
         self.frames.next(pfn.0).map(Pfn)
     }
 
+    /// The first frame from `pfn` on that has a descriptor.
+    pub(crate) fn next_stored(&self, pfn: Pfn) -> Option<Pfn> {
+        self.frames.next_stored(pfn.0).map(Pfn)
+    }
+
     pub(crate) fn state(&self, pfn: Pfn) -> PageState {
         match self.frames.frame(pfn.0) {
             Frame::Hole => PageState::Hole,

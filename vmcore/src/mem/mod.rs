@@ -53,6 +53,18 @@ pub trait PhysicalMemory: Send + Sync {
     fn next_frame(&self, pfn: Pfn) -> Option<Pfn> {
         (pfn.0..self.end_pfn().0).map(Pfn).find(|pfn| self.state(*pfn) != PageState::Hole)
     }
+
+    /// The first frame from `pfn` on that may be present: for walks over all bytes. A header can announce 2^52 bytes of
+    /// memory and store none of them, so such a walk must not go from frame to frame.
+    fn next_present(&self, pfn: Pfn) -> Option<Pfn> {
+        let mut next = self.next_frame(pfn);
+        while let Some(pfn) = next
+            && self.state(pfn) != PageState::Present
+        {
+            next = pfn.checked_add(1).and_then(|pfn| self.next_frame(pfn));
+        }
+        next
+    }
 }
 
 /// A read that failed, as a reason: what is behind the end or never arrived is lost, the rest is the system's.

@@ -95,6 +95,13 @@ impl Segments {
         self.extents.get(self.extents.partition_point(|extent| extent.end <= paddr)).copied()
     }
 
+    /// The first range at or behind `paddr` whose bytes are in the file.
+    pub(crate) fn next_in_file(&self, paddr: u64) -> Option<Extent> {
+        let first = self.extents.partition_point(|extent| extent.end <= paddr);
+        let behind = self.extents.iter().skip(first);
+        behind.copied().find(|extent| matches!(extent.backing, Backing::File(_)))
+    }
+
     /// One past the highest byte.
     pub(crate) fn end(&self) -> u64 {
         self.extents.last().map_or(0, |extent| extent.end)
