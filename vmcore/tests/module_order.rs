@@ -1,5 +1,11 @@
 //! Data flows one way: a module uses only what stands before it. This reads the sources and says who does otherwise.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+#![allow(
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests"
+)]
 
 use std::path::{Path, PathBuf};
 
@@ -94,8 +100,12 @@ fn a_module_uses_only_what_stands_before_it() {
             // A type that the crate's root re-exports begins with a capital: it is used by its module's name inside.
             match rank(&used) {
                 Some(rank) if rank <= own_rank => {}
-                Some(_) => wrong.push(format!("{}:{line}: {own} uses {used}, which stands after it", file.display())),
-                None => wrong.push(format!("{}:{line}: {own} uses crate::{used}, which has no place", file.display())),
+                Some(_) => {
+                    wrong
+                        .push(format!("{}:{line}: {own} uses {used}, which stands after it", file.display()));
+                }
+                None => wrong
+                    .push(format!("{}:{line}: {own} uses crate::{used}, which has no place", file.display())),
             }
         }
     }
