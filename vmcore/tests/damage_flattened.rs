@@ -89,12 +89,14 @@ fn every_field_with_hostile_values() {
     }
 }
 
+/// (offset, data) of each record.
+type Records = Vec<(u64, Vec<u8>)>;
+
 #[test]
 fn records_that_lie() {
     bound_memory(4096);
     let built = Machine::default().build();
     let inner = payload(&built).bytes();
-    type Records = Vec<(u64, Vec<u8>)>;
     let cases: Vec<(&str, Records)> = vec![
         ("no record", vec![]),
         ("one empty record", vec![(0, vec![])]),
