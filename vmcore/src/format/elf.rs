@@ -87,7 +87,8 @@ pub fn read(source: &dyn ReadAt, limits: &Limits) -> Result<ElfCore, OpenErrorKi
     };
     let note_ranges = read_program_headers(source, ehdr.e_phoff.get(), count, stride, &mut core)?;
     if core.segments.is_empty() && note_ranges.is_empty() {
-        // makedumpfile 1.7 writes those of a flattened ELF behind the last page.
+        // makedumpfile 1.7.8 with -F -E sends them behind the last page: of such a stream, cut at 99 %, the pages are
+        // there, and their places are not.
         let why =
             "it was cut off before its program headers came, and nothing else tells where a page belongs";
         return Err(damaged(why, ehdr.e_phoff.get()));
