@@ -1,6 +1,6 @@
 //! One progress display for many pieces of work, on stderr, and only on a terminal.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -52,6 +52,7 @@ impl Display {
             name: shorten(&escape(name), 28),
             since: Instant::now(),
             bar: OnceLock::new(),
+            now: Mutex::default(),
         }
     }
 }
@@ -93,42 +94,61 @@ pub struct Piece {
     name: String,
     since: Instant,
     bar: OnceLock<ProgressBar>,
+    /// Where the work is, for a line that is drawn later than the step began.
+    now: Mutex<Step>,
 }
 
-impl Piece {
-    fn bar(&self) -> Option<&ProgressBar> {
-        let bars = self.bars.as_ref()?;
-        if self.bar.get().is_none() && self.since.elapsed() < PATIENCE {
-            return None;
-        }
-        Some(self.bar.get_or_init(|| {
-            let bar = bars.add(ProgressBar::no_length());
-            bar.set_style(style("  {spinner} {prefix} {msg}"));
-            bar.set_prefix(self.name.clone());
-            bar.enable_steady_tick(Duration::from_millis(120));
-            bar
-        }))
-    }
+/// A step of the work, and how much of it is done.
+#[derive(Clone, Debug, Default)]
+struct Step {
+    name: String,
+    total: Option<u64>,
+    done: u64,
 }
 
-impl Progress for Piece {
-    fn step(&self, name: &str, total: Option<u64>) {
-        let Some(bar) = self.bar() else { return };
-        match total {
+impl Step {
+    fn show(&self, bar: &ProgressBar) {
+        match self.total {
             Some(total) => {
                 bar.set_style(style("  {spinner} {prefix} {msg} {bar:16} {percent:>3} %"));
                 bar.set_length(total);
             }
             None => bar.set_style(style("  {spinner} {prefix} {msg}")),
         }
-        bar.set_position(0);
-        bar.set_message(shorten(&escape(name), 24));
+        bar.set_position(self.done);
+        bar.set_message(self.name.clone());
+    }
+}
+
+impl Piece {
+    /// Changes the step, and shows it where the work takes a while: all of it, or only how much is done.
+    fn change(&self, all: bool, change: impl FnOnce(&mut Step)) {
+        let Some(bars) = &self.bars else { return };
+        // A thread that panicked leaves a step that is good enough to be shown.
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut now);
+        if let Some(bar) = self.bar.get() {
+            if all {
+                now.show(bar);
+            } else {
+                bar.set_position(now.done);
+            }
+        } else if self.since.elapsed() >= PATIENCE {
+            let bar = self.bar.get_or_init(|| bars.add(ProgressBar::no_length()));
+            bar.set_prefix(self.name.clone());
+            now.show(bar);
+            bar.enable_steady_tick(Duration::from_millis(120));
+        }
+    }
+}
+
+impl Progress for Piece {
+    fn step(&self, name: &str, total: Option<u64>) {
+        self.change(true, |now| *now = Step { name: shorten(&escape(name), 24), total, done: 0 });
     }
 
     fn advance(&self, units: u64) {
-        if let Some(bar) = self.bar() {
-            bar.inc(units);
-        }
+        self.change(false, |now| now.done = now.done.saturating_add(units));
     }
 }
 

@@ -350,3 +350,29 @@ fn orders_to_the_terminal_in_a_log_are_not_obeyed() {
         assert!(!ran.stdout.contains('\x1b') && !ran.stdout.contains('\u{202e}'), "{:?}", ran.stdout);
     }
 }
+
+#[test]
+fn ctrl_c_ends_the_search_of_a_large_memory_with_130() {
+    use fixtures::elf::Segment;
+    let dir = scratch();
+    // 2 GiB of memory without VMCOREINFO: looking through all of it takes a while. The file is sparse.
+    let elf = Elf { notes: Vec::new(), ..Elf::default() };
+    let image = elf.of_segments(&[Segment {
+        vaddr: 0,
+        paddr: 0,
+        memsz: 2 << 30,
+        filesz: 2 << 30,
+        data: vec![(0, vec![1]), ((2 << 30) - 1, vec![1])],
+    }]);
+    let path = dir.path().join("large");
+    image.write_sparse(&path).unwrap();
+    let child = kdt().arg("triage").arg(&path).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(150));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let ran = ran(&child.wait_with_output().unwrap());
+    // On a machine where it was through before the signal came, the dump is simply one without a kernel.
+    if ran.code != 4 {
+        ran.fails(130, "it was interrupted");
+    }
+}

@@ -88,3 +88,26 @@ fn colours_come_only_when_they_are_asked_for() {
     let plain = run(["drill"]).stderr;
     assert!(!plain.contains('\x1b'), "{plain}");
 }
+
+#[test]
+fn a_collection_is_planned_without_touching_anything_and_then_made() {
+    let (host, out) = (scratch(), scratch());
+    fs::create_dir(host.path().join("etc")).unwrap();
+    fs::write(host.path().join("etc/kdump.conf"), "path /var/crash\n").unwrap();
+    let words = |extra: &[&str]| {
+        let mut words = vec!["collect".into(), "--root".into(), host.path().as_os_str().to_owned()];
+        words.extend(["-o".into(), out.path().as_os_str().to_owned()]);
+        words.extend(extra.iter().map(Into::into));
+        words
+    };
+    let plan = run(words(&["--dry-run"]));
+    assert_eq!(plan.code, 0, "{plan:?}");
+    assert!(plan.stdout.contains("kdump.conf"), "{}", plan.stdout);
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0, "a plan writes nothing");
+    let made = run(words(&["--case", "0815"]));
+    assert!(matches!(made.code, 0 | 4), "{made:?}");
+    let bundle = std::path::Path::new(made.stdout.trim_end());
+    assert!(bundle.starts_with(out.path()) && bundle.is_file(), "{made:?}");
+    run(["collect", "--max-size", "much"]).fails(2, "is not a size");
+    run(["collect", "-o", "/nonexistent/place"]).fails(2, "can't take the bundle");
+}

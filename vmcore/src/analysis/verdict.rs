@@ -122,6 +122,23 @@ mod tests {
     }
 
     #[test]
+    fn each_code_that_an_analysis_can_give_is_on_the_page_of_findings() {
+        let page = include_str!("../../../docs/findings.md");
+        let sources = [
+            include_str!("completeness.rs"),
+            include_str!("identity.rs"),
+            include_str!("log.rs"),
+            include_str!("triage.rs"),
+        ];
+        let words = sources.iter().flat_map(|source| source.split('"'));
+        let codes: Vec<&str> = words.filter(|word| word.starts_with("KD-")).collect();
+        assert!(codes.len() >= 9, "{codes:?}");
+        for code in codes {
+            assert!(page.contains(&format!("### {code}\n")), "docs/findings.md has no {code}");
+        }
+    }
+
+    #[test]
     fn only_the_kernel_s_own_panic_line_makes_it_certain() {
         let mut panic = LoggedPanic {
             kind: PanicKind::NullDeref,
