@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Ran, kdt, ran, run, scratch};
+use crate::support::{Ran, copy_of_kdt, kdt, ran, run, scratch};
 
 const COMMANDS: [&str; 3] = ["info", "log", "triage"];
 
@@ -88,7 +88,7 @@ fn a_file_that_only_root_may_read_is_not_permitted() {
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     // Root reads everything, so another user has to ask. kdt itself must be where that user may go.
     let copy = PathBuf::from("/tmp").join(format!("kdt-test-{}", std::process::id()));
-    fs::copy(env!("CARGO_BIN_EXE_kdt"), &copy).unwrap();
+    let copy = copy_of_kdt(&copy);
     let mut command = if rustix::process::geteuid().is_root() {
         let mut command = Command::new("setpriv");
         command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy);

@@ -1,10 +1,9 @@
 //! The frame of the command line: wrong use, help, closed pipes, `kdt drill`, `kdt gen-docs`.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
-use crate::support::{kdt, ran, run, scratch};
+use crate::support::{copy_of_kdt, kdt, ran, run, scratch};
 
 #[test]
 fn no_command_shows_the_help_on_stderr_and_is_wrong_use() {
@@ -56,15 +55,12 @@ fn a_drill_that_is_not_installed_is_told() {
 #[test]
 fn a_drill_gets_all_words_and_gives_its_exit_code() {
     let dir = scratch();
-    // A copy of kdt, so that the program beside it is the test's own.
-    let copy = dir.path().join("kdt");
-    fs::copy(env!("CARGO_BIN_EXE_kdt"), &copy).unwrap();
-    let drill = dir.path().join("kdt-drill");
-    fs::write(&drill, "#!/bin/sh\nprintf '[%s]' \"$@\"\nexit 42\n").unwrap();
-    fs::set_permissions(&drill, fs::Permissions::from_mode(0o755)).unwrap();
-    let output =
-        std::process::Command::new(&copy).args(["drill", "run", "x y", "--help", "-v"]).output().unwrap();
-    let ran = crate::support::ran(&output);
+    // A copy of kdt, so that the program beside it is the test's own: a shell, which shows the words it gets.
+    let copy = copy_of_kdt(&dir.path().join("kdt"));
+    std::os::unix::fs::symlink("/bin/sh", dir.path().join("kdt-drill")).unwrap();
+    let script = "printf '[%s]' \"$0\" \"$@\"; exit 42";
+    let words = ["drill", "-c", script, "run", "x y", "--help", "-v"];
+    let ran = ran(&std::process::Command::new(&copy).args(words).output().unwrap());
     assert_eq!((ran.code, ran.stdout.as_str()), (42, "[run][x y][--help][-v]"));
 }
 

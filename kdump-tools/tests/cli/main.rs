@@ -11,4 +11,5 @@ mod bad_input;
 mod dumps;
 mod examples;
 mod frame;
+mod real;
 mod support;

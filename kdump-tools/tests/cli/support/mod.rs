@@ -2,7 +2,7 @@
 pub(crate) mod schema;
 
 use std::ffi::OsStr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// What a run of `kdt` left.
@@ -57,4 +57,11 @@ pub(crate) fn scratch() -> tempfile::TempDir {
 /// A file of the documentation.
 pub(crate) fn docs(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name)
+}
+
+/// A copy of `kdt`. Another process makes it: a file that this one holds open for writing, or that a child which is
+/// just being started has inherited so, can't be run (`ETXTBSY`).
+pub(crate) fn copy_of_kdt(to: &Path) -> PathBuf {
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_kdt")).arg(to).status().unwrap().success());
+    to.to_path_buf()
 }

@@ -1,0 +1,48 @@
+//! The small real dump of `fixtures/data`: a kernel that crashed, read as a user reads it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::support::run;
+
+fn data(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fixtures/data").join(name)
+}
+
+#[test]
+fn the_log_is_what_makedumpfile_wrote_of_it() {
+    // makedumpfile 1.7.8 wrote it, which shows the callers.
+    let dump = data("panic-6.1.kdump");
+    let ran = run(["log".as_ref(), "--caller".as_ref(), dump.as_os_str()]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    let expected = fs::read_to_string(data("panic-6.1.dmesg")).unwrap();
+    assert_eq!(ran.stdout, expected);
+    let without = run(["log".as_ref(), dump.as_os_str()]).stdout;
+    assert_eq!(without.lines().count(), expected.lines().count());
+    let (with, without) = (expected.lines().next().unwrap(), without.lines().next().unwrap());
+    assert_eq!(with.replace("[      T0] ", ""), without);
+}
+
+#[test]
+fn the_document_is_the_one_that_was_looked_at() {
+    let dump = data("panic-6.1.kdump");
+    let ran = run(["triage".as_ref(), dump.as_os_str(), "--format=json".as_ref()]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    let mut document = ran.json();
+    let lines = fs::read_to_string(data("panic-6.1.dmesg")).unwrap();
+    let records = lines.lines().filter(|line| line.starts_with('[')).count();
+    assert_eq!(document["log"]["lines"].as_array().unwrap().len(), records);
+    // What differs from machine to machine and from release to release; the log's lines have their own test.
+    document["dump"]["path"] = json!("panic-6.1.kdump");
+    document["tool"]["version"] = json!("0");
+    document["log"]["lines"] = json!([]);
+    document["timings"]["total_s"] = json!(0);
+    for step in document["timings"]["steps"].as_array_mut().unwrap() {
+        step["s"] = json!(0);
+    }
+    let snapshot = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/cli/panic-6.1.triage.json");
+    let expected: Value = serde_json::from_str(&fs::read_to_string(snapshot).unwrap()).unwrap();
+    assert_eq!(document, expected, "{document:#}");
+}
