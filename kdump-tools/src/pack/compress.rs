@@ -193,11 +193,16 @@ impl Writer<'_> {
             while let Some(mut frame) = early.remove(&next) {
                 next = next.saturating_add(1);
                 wrote = self.frame(&mut frame);
+                let frame_end = frame.end;
                 if !matches!(wrote, Ok(true)) {
                     break;
                 }
                 progress.advance(frame.end.saturating_sub(frame.start));
                 let _ = free.send(frame);
+                if cancel.is_cancelled() && frame_end < self.plan.layout.total {
+                    wrote = Err(PackError::Cancelled);
+                    break;
+                }
             }
             match wrote {
                 Ok(true) => {}

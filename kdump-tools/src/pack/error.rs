@@ -40,7 +40,7 @@ pub enum PackError {
     },
     /// The target takes no more bytes.
     #[error(
-        "{} has {} free, and {} {} needed",
+        "{} has {} free, and {} {} are needed",
         shown_path(path),
         Size::from(*free),
         if *about { "about" } else { "up to" },

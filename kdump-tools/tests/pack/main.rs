@@ -5,6 +5,7 @@
 mod damage;
 mod foreign;
 mod hostile;
+mod process;
 mod resume;
 mod roundtrip;
 mod sources;

@@ -43,7 +43,7 @@ fn sources(desk: &Desk) -> Vec<PathBuf> {
 fn stopped_anywhere_it_makes_the_same_package() {
     let whole = Desk::new();
     let whole = whole.pack(&sources(&whole)).manifest;
-    for bytes in [1, MIB, 2 * MIB, 3 * MIB, 5 * MIB, 7 * MIB] {
+    for bytes in [1, MIB, 2 * MIB, 3 * MIB, 5 * MIB, 13 * MIB / 2] {
         let desk = Desk::new();
         let sources = sources(&desk);
         let error = pack_until(&desk, &sources, bytes).unwrap_err();
