@@ -5,6 +5,7 @@
 
 pub mod collect;
 pub mod drill;
+pub mod escalate;
 pub mod gen_docs;
 pub mod info;
 pub mod log;
@@ -54,6 +55,7 @@ macro_rules! commands {
 
 // In the order in which `--help` lists them: the work of a crash first.
 commands! {
+    Escalate => escalate,
     Triage => triage,
     Log => log,
     Info => info,

@@ -253,10 +253,11 @@ impl Work<'_> {
         })
     }
 
-    fn output(&self, path: &Path) -> Result<Output, Failure> {
+    fn output(path: &Path) -> Result<Output, Failure> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
+        // Not stopped by a cancel: what is made already shall be known to the next run.
         let found = File::open(path)
-            .and_then(|mut file| digest_file(&mut file, &|| self.cancel.is_cancelled()))
+            .and_then(|mut file| digest_file(&mut file, &|| false))
             .map_err(|e| Failure::io("read", path, &e))?;
         Ok(Output::new(format!("{WORKSHOP}/{name}"), found.0, found.1))
     }
@@ -280,7 +281,7 @@ impl Work<'_> {
         }
         match work() {
             Ok((note, files, missing)) => {
-                let outputs = files.iter().map(|path| self.output(path)).collect::<Result<Vec<_>, _>>()?;
+                let outputs = files.iter().map(|path| Self::output(path)).collect::<Result<Vec<_>, _>>()?;
                 self.journal.say(Said {
                     step,
                     result: "done",
