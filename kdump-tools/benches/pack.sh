@@ -15,7 +15,7 @@ trap 'rm -rf "$work"' EXIT
 cat "$file" > /dev/null # both find it in the page cache
 
 timed() { # name: seconds, CPU, peak memory
-    /usr/bin/time -o "$work/time" -f '%e s  %P CPU  %M KiB' env WORK="$work" sh -c "$2"
+    /usr/bin/time -o "$work/time" -f '%e s elapsed  %U s user  %S s system  %M KiB at most' env WORK="$work" sh -c "$2"
     printf '%-36s %s\n' "$1" "$(cat "$work/time")"
 }
 export file mib work kdt

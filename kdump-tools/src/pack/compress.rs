@@ -22,6 +22,18 @@ use super::journal::{Entry, PartDone, Workshop, remove};
 use super::plan::PackPlan;
 use super::source::{Finished, TarSource};
 
+/// Bytes of a part that may wait for the disk: what is written is sent there while the next frames are made,
+/// so that the end of a part does not wait for all of it.
+const FLUSH: u64 = 16 << 20;
+
+/// What the syncing thread is given.
+enum Ready {
+    /// An open part, of which more than [`FLUSH`] is not on the disk.
+    Flush(File),
+    /// A closed part.
+    Part(File, PathBuf, PartDone),
+}
+
 /// A frame on its way: a piece of the stream and what it compresses to.
 struct Frame {
     /// Its place among the frames of this run.
@@ -157,7 +169,7 @@ struct Writer<'a> {
     /// Parts that were closed, those of earlier runs included.
     number: usize,
     part: Option<OpenPart>,
-    ready: SyncSender<(File, PathBuf, PartDone)>,
+    ready: SyncSender<Ready>,
 }
 
 struct OpenPart {
@@ -166,6 +178,8 @@ struct OpenPart {
     hasher: Hasher,
     size: u64,
     finished: Vec<Finished>,
+    /// Its length when it was last sent to the disk.
+    flushed: u64,
 }
 
 impl Writer<'_> {
@@ -232,6 +246,12 @@ impl Writer<'_> {
         part.hasher.update(&frame.packed);
         part.size = part.size.saturating_add(length);
         part.finished.append(&mut frame.finished);
+        if part.size.saturating_sub(part.flushed) >= FLUSH
+            && let Ok(same) = part.file.try_clone()
+            && self.ready.try_send(Ready::Flush(same)).is_ok()
+        {
+            part.flushed = part.size;
+        }
         let border = frame.end == self.plan.reports_end || frame.end == self.plan.layout.total;
         Ok(!border || self.close(frame.end))
     }
@@ -245,26 +265,31 @@ impl Writer<'_> {
             .mode(0o600)
             .open(&path)
             .map_err(|e| PackError::target("making", &path, e))?;
-        Ok(OpenPart { file, path, hasher: Hasher::default(), size: 0, finished: Vec::new() })
+        Ok(OpenPart { file, path, hasher: Hasher::default(), size: 0, finished: Vec::new(), flushed: 0 })
     }
 
     fn close(&mut self, stream_end: u64) -> bool {
-        let Some(OpenPart { file, path, hasher, size, finished }) = self.part.take() else {
+        let Some(OpenPart { file, path, hasher, size, finished, .. }) = self.part.take() else {
             return true;
         };
         self.number = self.number.saturating_add(1);
         let done = PartDone { size, sha256: hasher.finish(), stream_end, finished };
-        self.ready.send((file, path, done)).is_ok()
+        self.ready.send(Ready::Part(file, path, done)).is_ok()
     }
 }
 
 /// Brings each closed part to the disk, then tells the journal of it.
-fn sync(
-    workshop: &Workshop,
-    parts: &Receiver<(File, PathBuf, PartDone)>,
-) -> Result<Vec<PartDone>, PackError> {
+fn sync(workshop: &Workshop, parts: &Receiver<Ready>) -> Result<Vec<PartDone>, PackError> {
     let mut done = Vec::new();
-    while let Ok((file, path, part)) = parts.recv() {
+    while let Ok(ready) = parts.recv() {
+        let (file, path, part) = match ready {
+            Ready::Part(file, path, part) => (file, path, part),
+            Ready::Flush(file) => {
+                // The kernel tells a failed write-back once: the next sync would find nothing wrong.
+                file.sync_data().map_err(|e| PackError::target("syncing", &workshop.folder, e))?;
+                continue;
+            }
+        };
         file.sync_all().map_err(|e| PackError::target("syncing", &path, e))?;
         workshop.add(&Entry::Part(part.clone()))?;
         done.push(part);
