@@ -1,0 +1,210 @@
+//! Real dumps, read by `kdt` and by its peers: the same log line by line, the same bytes frame by frame.
+//!
+//! The dump in `fixtures/data` is always looked at; `KDT_FOREIGN_DUMPS` names a directory of more, such as the one that
+//! `kdt-drill lab make` fills. A peer that is not there is named in one line, `SKIP foreign: …`; with
+//! `KDT_REQUIRE_FOREIGN=1` that is a failure. crash needs the kernel's vmlinux, which is large: it is asked only where
+//! `KDT_FOREIGN_CRASH` names one, and for the dumps that it can open with it. `KDT_FOREIGN_PYTHON` names the
+//! interpreter that has drgn.
+#![allow(
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "helpers of tests"
+)]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use vmcore::addr::Pfn;
+use vmcore::{Dump, OpenOptions, PageState, PhysicalMemory};
+
+fn skip(what: &str) {
+    assert!(std::env::var_os("KDT_REQUIRE_FOREIGN").is_none(), "{what}, and KDT_REQUIRE_FOREIGN is set");
+    eprintln!("SKIP foreign: {what}");
+}
+
+fn have(program: &str, arguments: &[&str]) -> bool {
+    let mut run = Command::new(program);
+    run.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    run.status().is_ok_and(|status| status.success())
+}
+
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/data/panic-6.1.kdump")
+}
+
+/// The real dumps: files that `kdt info` knows as dumps, whatever lies beside them.
+fn dumps() -> Vec<PathBuf> {
+    let mut found = vec![fixture()];
+    if let Some(folder) = std::env::var_os("KDT_FOREIGN_DUMPS") {
+        let entries = std::fs::read_dir(&folder).unwrap();
+        let files = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+        found.extend(files.filter(|path| Dump::open(path, &OpenOptions::default()).is_ok()));
+    }
+    found.sort();
+    found
+}
+
+fn kdt_log(dump: &Path, caller: bool) -> Vec<u8> {
+    let mut run = Command::new(env!("CARGO_BIN_EXE_kdt"));
+    run.arg("log").arg(dump);
+    if caller {
+        run.arg("--caller");
+    }
+    let out = run.output().unwrap();
+    assert!(out.status.success(), "{}: {}", dump.display(), String::from_utf8_lossy(&out.stderr));
+    out.stdout
+}
+
+/// makedumpfile writes a byte above 0x7f sign-extended, `\xffffffc3`; kdt writes `\xc3`.
+fn plain_escapes(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).replace("\\xffffff", "\\x")
+}
+
+#[track_caller]
+fn assert_same_lines(dump: &Path, peer: &str, ours: &str, theirs: &str) {
+    for (number, (ours, theirs)) in (1..).zip(ours.lines().zip(theirs.lines())) {
+        assert_eq!(ours, theirs, "{}, line {number}: kdt (left), {peer} (right)", dump.display());
+    }
+    assert_eq!(ours.lines().count(), theirs.lines().count(), "{}: number of lines, {peer}", dump.display());
+}
+
+#[test]
+fn the_log_is_that_of_makedumpfile() {
+    if !have("makedumpfile", &["-v"]) {
+        skip("makedumpfile is not installed (apt-get install makedumpfile)");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut compared = 0;
+    // One that every build of makedumpfile reads: Debian 12's, 1.7.2, knows no zstd.
+    let machine = fixtures::machine::Machine::default().build();
+    let kdump = fixtures::kdump::Kdump { notes: machine.notes.clone(), ..fixtures::kdump::Kdump::default() };
+    let built = folder.path().join("built");
+    kdump.build(&machine.memory).write_sparse(&built).unwrap();
+    for dump in dumps().into_iter().chain([built]) {
+        let out = folder.path().join("dmesg");
+        let _ = std::fs::remove_file(&out);
+        let run = Command::new("makedumpfile").arg("--dump-dmesg").arg(&dump).arg(&out).output().unwrap();
+        if !run.status.success() {
+            // It reads no flattened stream, no part of a split set, and not the ELF files of QEMU 7.2 and later.
+            let why = String::from_utf8_lossy(&run.stderr)
+                .lines()
+                .find(|line| !line.trim().is_empty())
+                .unwrap_or("it fails")
+                .to_owned();
+            eprintln!("SKIP foreign: this makedumpfile does not read {}: {why}", dump.display());
+            continue;
+        }
+        let theirs = plain_escapes(&std::fs::read(&out).unwrap());
+        // 1.7.3 and later show the caller, where the kernel recorded it.
+        let shows_caller = theirs.lines().next().is_some_and(|line| line.contains("] [ "));
+        assert_same_lines(&dump, "makedumpfile", &plain_escapes(&kdt_log(&dump, shows_caller)), &theirs);
+        compared += 1;
+    }
+    assert!(compared > 0, "makedumpfile reads none of the dumps, not even the one that was built for it");
+}
+
+#[test]
+fn the_log_of_the_fixture_is_the_one_that_was_kept_beside_it() {
+    let kept = std::fs::read(fixture().with_extension("dmesg")).unwrap();
+    let kept = plain_escapes(&kept);
+    let shows_caller = kept.lines().next().is_some_and(|line| line.contains("] [ "));
+    assert_same_lines(&fixture(), "makedumpfile", &plain_escapes(&kdt_log(&fixture(), shows_caller)), &kept);
+}
+
+#[test]
+fn the_log_is_that_of_crash() {
+    let Some(vmlinux) = std::env::var_os("KDT_FOREIGN_CRASH") else {
+        skip("KDT_FOREIGN_CRASH names no vmlinux, which crash needs");
+        return;
+    };
+    if !have("crash", &["-v"]) {
+        skip("crash is not installed (apt-get install crash)");
+        return;
+    }
+    let mut compared = 0;
+    for dump in dumps() {
+        let mut run = Command::new("crash")
+            .args(["--no_crashrc", "--no_scroll", "-s"])
+            .arg(&vmlinux)
+            .arg(&dump)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        run.stdin.take().unwrap().write_all(b"log\nquit\n").unwrap();
+        let out = run.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        // Its own warnings come first.
+        let Some(start) = text.find("[    0.000000]") else {
+            eprintln!("SKIP foreign: crash does not read {} with this vmlinux", dump.display());
+            continue;
+        };
+        let ours = String::from_utf8_lossy(&kdt_log(&dump, false)).into_owned();
+        let trim =
+            |text: &str| text.lines().map(|line| line.trim_end().to_owned() + "\n").collect::<String>();
+        assert_same_lines(&dump, "crash", &trim(&ours), trim(&text[start..]).trim_end());
+        compared += 1;
+    }
+    assert!(compared > 0, "crash reads none of the dumps with {}", vmlinux.display());
+}
+
+#[test]
+fn the_frames_are_those_of_drgn() {
+    let named = std::env::var("KDT_FOREIGN_PYTHON").ok();
+    let python =
+        named.into_iter().chain(["python3".to_owned()]).find(|python| have(python, &["-c", "import drgn"]));
+    let Some(python) = python else {
+        skip("no python3 here has drgn (pip install drgn)");
+        return;
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/foreign/pages-drgn.py");
+    for path in dumps() {
+        let dump = Dump::open(&path, &OpenOptions::default()).unwrap();
+        if dump.facts().containers.contains(&"split") {
+            eprintln!("SKIP foreign: {} is one part of a split set", path.display());
+            continue;
+        }
+        // A few hundred frames, from everywhere.
+        let stride = (dump.completeness().present_pages / 400).max(1);
+        let stride = usize::try_from(stride).unwrap();
+        let all = std::iter::successors(dump.next_present(Pfn(0)), |pfn| dump.next_present(Pfn(pfn.0 + 1)));
+        let frames: Vec<Pfn> =
+            all.filter(|pfn| dump.state(*pfn) == PageState::Present).step_by(stride).collect();
+        let mut run = Command::new(&python)
+            .args([&script, &path])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let asked: String = frames.iter().map(|pfn| format!("{}\n", pfn.0)).collect();
+        let mut stdin = run.stdin.take().unwrap();
+        let asking = std::thread::spawn(move || stdin.write_all(asked.as_bytes()));
+        let out = run.wait_with_output().unwrap();
+        let _ = asking.join().unwrap();
+        if !out.status.success() {
+            let why = String::from_utf8_lossy(&out.stderr).lines().last().unwrap_or("it fails").to_owned();
+            assert!(path != fixture(), "drgn does not read the dump in fixtures/data: {why}");
+            eprintln!("SKIP foreign: drgn does not read {}: {why}", path.display());
+            continue;
+        }
+        let mut page = [0; 4096];
+        let mut same = 0;
+        for (pfn, theirs) in frames.iter().zip(out.stdout.chunks(4097)) {
+            let whole =
+                dump.read_frame(*pfn, &mut page).unwrap_or_else(|why| panic!("{}: {why}", path.display()));
+            // RAM that ends inside a frame is not whole for drgn.
+            if whole == 4096 {
+                assert_eq!(theirs[0], 1, "{}: drgn does not read {pfn}", path.display());
+                assert!(theirs[1..] == page, "{}: {pfn} differs", path.display());
+                same += 1;
+            }
+        }
+        assert!(same + 2 > frames.len(), "{}: {same} of {} frames", path.display(), frames.len());
+    }
+}
