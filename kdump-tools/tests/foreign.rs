@@ -81,7 +81,9 @@ fn the_log_is_that_of_makedumpfile() {
     let mut compared = 0;
     // One that every build of makedumpfile reads: Debian 12's, 1.7.2, knows no zstd.
     let machine = fixtures::machine::Machine::default().build();
-    let kdump = fixtures::kdump::Kdump { notes: machine.notes.clone(), ..fixtures::kdump::Kdump::default() };
+    let notes = machine.notes.clone();
+    let kdump =
+        fixtures::kdump::Kdump { notes, phys_base: machine.phys_base, ..fixtures::kdump::Kdump::default() };
     let built = folder.path().join("built");
     kdump.build(&machine.memory).write_sparse(&built).unwrap();
     for dump in dumps().into_iter().chain([built]) {
@@ -182,7 +184,7 @@ fn the_frames_are_those_of_drgn() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let asked: String = frames.iter().map(|pfn| format!("{}\n", pfn.0)).collect();
+        let asked = frames.iter().map(|pfn| pfn.0.to_string()).collect::<Vec<_>>().join("\n") + "\n";
         let mut stdin = run.stdin.take().unwrap();
         let asking = std::thread::spawn(move || stdin.write_all(asked.as_bytes()));
         let out = run.wait_with_output().unwrap();
