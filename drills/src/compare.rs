@@ -72,14 +72,14 @@ pub struct LogAgreement {
 /// a program's output between the kernel's lines.
 #[must_use]
 pub fn log_agreement(log: &str, console: &str) -> LogAgreement {
-    let log: Vec<&str> = log.lines().filter_map(stamped).collect();
+    let log = with_continuations(log);
     let printed = first_kernel(console);
     let mut out = LogAgreement::default();
     let mut next = 0;
     for line in printed {
         match log.iter().skip(next).position(|l| without_caller(l) == without_caller(line)) {
             Some(skipped) => {
-                out.only_log.extend(log.iter().skip(next).take(skipped).map(|l| (*l).to_owned()));
+                out.only_log.extend(log.iter().skip(next).take(skipped).cloned());
                 out.both += 1;
                 next += skipped + 1;
             }
@@ -88,6 +88,25 @@ pub fn log_agreement(log: &str, console: &str) -> LogAgreement {
     }
     out.after_console = log.len() - next;
     out
+}
+
+/// The lines of a log, each with its stamp: dmesg shows it on the first line of a record only and indents the others,
+/// a console prints it on each.
+fn with_continuations(log: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut stamp = String::new();
+    for line in log.lines() {
+        if let Some(line) = stamped(line) {
+            stamp = line.split_once("] ").map_or(line, |(stamp, _)| stamp).to_owned() + "] ";
+            lines.push(line.to_owned());
+        } else if let Some((indent, text)) = line.split_at_checked(stamp.len())
+            && !stamp.is_empty()
+            && indent.trim().is_empty()
+        {
+            lines.push(format!("{stamp}{text}"));
+        }
+    }
+    lines
 }
 
 /// The stamped lines of the first kernel on this console: the capture kernel begins at time zero again.
@@ -137,6 +156,13 @@ mod tests {
                        [    1.000001] b\r\n[    0.000000] Linux version 6.1\r\n[    0.100000] other\r\n";
         let got = log_agreement(LOG, console);
         assert_eq!(got, LogAgreement { both: 3, after_console: 1, ..LogAgreement::default() });
+    }
+
+    #[test]
+    fn the_lines_of_one_record_agree() {
+        let log = "[    1.000000] first\n                 second\n[    2.000000] end\n";
+        let console = "[    1.000000] first\n[    1.000000]   second\n[    2.000000] end\n";
+        assert_eq!(log_agreement(log, console), LogAgreement { both: 3, ..LogAgreement::default() });
     }
 
     #[test]
