@@ -21,6 +21,7 @@ use super::error::PackError;
 use super::journal::{Entry, PartDone, Workshop, remove};
 use super::plan::PackPlan;
 use super::source::{Finished, TarSource};
+use super::stream::is_zero;
 
 /// Bytes of a part that may wait for the disk: what is written is sent there while the next frames are made,
 /// so that the end of a part does not wait for all of it.
@@ -132,6 +133,8 @@ type Squeezed = Result<Frame, PackError>;
 
 fn squeeze(level: i32, frames: &Mutex<Receiver<Frame>>, packed: &Sender<Squeezed>) {
     let mut compressor = new_compressor(level);
+    // Dumps have long runs of zeros, and a frame of zeros is always the same.
+    let mut zeros: Option<(usize, Vec<u8>)> = None;
     loop {
         // The lock is held while waiting: the others wait for the same frame anyway.
         let next = frames.lock().ok().and_then(|frames| frames.recv().ok());
@@ -140,7 +143,19 @@ fn squeeze(level: i32, frames: &Mutex<Receiver<Frame>>, packed: &Sender<Squeezed
             Ok(compressor) => {
                 frame.packed.clear();
                 frame.packed.reserve(compress_bound(frame.raw.len()));
-                compressor.compress_to_buffer(&frame.raw, &mut frame.packed).map(|_| frame)
+                let is_zeros = is_zero(&frame.raw);
+                match &zeros {
+                    Some((length, packed)) if is_zeros && *length == frame.raw.len() => {
+                        frame.packed.extend_from_slice(packed);
+                        Ok(frame)
+                    }
+                    _ => compressor.compress_to_buffer(&frame.raw, &mut frame.packed).map(|_| {
+                        if is_zeros {
+                            zeros = Some((frame.raw.len(), frame.packed.clone()));
+                        }
+                        frame
+                    }),
+                }
             }
             Err(e) => Err(io::Error::new(e.kind(), e.to_string())),
         };
