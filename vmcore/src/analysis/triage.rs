@@ -153,7 +153,9 @@ impl Steps {
     }
 
     fn done(&mut self, name: &str) {
-        self.times.push(StepTime { name: name.into(), s: self.started.elapsed().as_secs_f64() });
+        let s = self.started.elapsed().as_secs_f64();
+        tracing::debug!("{name}: {:.1} ms", s * 1000.0);
+        self.times.push(StepTime { name: name.into(), s });
         self.started = Instant::now();
     }
 }

@@ -10,6 +10,8 @@ pub mod uts;
 pub mod walk;
 mod window;
 
+use std::fmt;
+
 use crate::addr::{KVirtAddr, PhysAddr};
 use crate::format::vmcoreinfo::Vmcoreinfo;
 use crate::limits::Limits;
@@ -149,6 +151,7 @@ impl<'m> Kernel<'m> {
         let found = address_space::find(mem, &info, hints);
         gaps.extend(found.gaps);
         let facts = Facts::new(&info, &found.translation, found.phys_base);
+        tracing::info!("VMCOREINFO: {origin}; {facts}");
         Self { memory: KernelMemory::new(mem, found.translation), info, origin, facts, gaps }
     }
 
@@ -212,6 +215,30 @@ impl Facts {
             page_offset: translation.direct.map(|d| d.start),
             encryption_mask: translation.tables.map(|t| t.encryption_mask),
         }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Note => f.write_str("from the dump's note"),
+            Self::Memory { why, .. } => f.write_str(why),
+            Self::Nowhere => f.write_str("none"),
+        }
+    }
+}
+
+impl fmt::Display for Facts {
+    /// How addresses are translated, for who asks why one is not.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hex = |value: Option<u64>| value.map_or_else(|| "unknown".into(), |v| format!("{v:#x}"));
+        let levels = match self.levels {
+            Some(Levels::Four) => "page tables of 4 levels",
+            Some(Levels::Five) => "page tables of 5 levels",
+            None => "no page tables",
+        };
+        let direct = hex(self.page_offset.map(|at| at.0));
+        write!(f, "{levels}, phys_base {}, direct map at {direct}", hex(self.phys_base))
     }
 }
 

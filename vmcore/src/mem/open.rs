@@ -101,6 +101,7 @@ impl Dump {
 
 fn unwrap_file(path: &Path, options: &OpenOptions) -> Result<Unwrapped, OpenError> {
     let file = open_file(path)?;
+    tracing::info!("{}: {} bytes", path.display(), file.len());
     let source: Arc<dyn ReadAt> = if options.mmap {
         Arc::new(MmapSource::new(&file).map_err(|e| OpenError::new(path, e))?)
     } else {
