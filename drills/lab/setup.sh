@@ -16,6 +16,11 @@ need zstd zstd
 need gzip gzip
 need setpriv util-linux
 need cc gcc
+need c++ g++
+need python3 python3
+if ! python3 -c 'import ensurepip, venv' >/dev/null 2>&1; then
+	missing="$missing python3-venv"
+fi
 # A busybox that needs libraries does not run in the guest.
 if ! busybox 2>/dev/null | head -n 1 | grep -q BusyBox || ldd "$(command -v busybox)" >/dev/null 2>&1; then
 	missing="$missing busybox-static"
