@@ -211,12 +211,7 @@ const OTHERS: &[Signature] = &[
     (0, b"\x89PNG", "a picture", "name the dump itself"),
     (0, b"\xff\xd8\xff", "a picture", "name the dump itself"),
     (0, b"MZ", "a Windows or EFI program (or a kernel image, vmlinuz)", "name the dump itself"),
-    (
-        0x202,
-        b"HdrS",
-        "a kernel image (vmlinuz)",
-        "name the dump itself; what --vmlinux takes is the uncompressed vmlinux with symbols",
-    ),
+    (0x202, b"HdrS", "a kernel image (vmlinuz)", "name the dump itself; kdt needs no kernel image"),
     (0, b"\xfe\xed\xfa", "a Mach-O file", "name the dump itself"),
     (0, b"\xcf\xfa\xed\xfe", "a Mach-O file", "name the dump itself"),
     (0, b"\xd4\xc3\xb2\xa1", "a network capture", "name the dump itself"),
@@ -292,10 +287,8 @@ fn elf(head: &[u8]) -> Detected {
     }
     let (what, hint) = match kind {
         elf::ET_REL => ("object file or kernel module", "name the dump itself"),
-        elf::ET_EXEC => ("program (a vmlinux?)", "give a vmlinux to --vmlinux, and name the dump itself"),
-        elf::ET_DYN => {
-            ("program or library (a vmlinux?)", "give a vmlinux to --vmlinux, and name the dump itself")
-        }
+        elf::ET_EXEC => ("program (a vmlinux?)", "name the dump itself; kdt needs no vmlinux"),
+        elf::ET_DYN => ("program or library (a vmlinux?)", "name the dump itself; kdt needs no vmlinux"),
         _ => ("file that is no core", "name the dump itself"),
     };
     foreign(format!("a {bits} ELF {what} of {machine}"), hint, false)
