@@ -4,9 +4,9 @@
 //! - [`human`]: words for people, such as counts of pages; [`json`]: documents for programs; [`table`]: columns.
 //! - [`dump`], [`info`], [`report`]: a dump and its triage, for a person.
 //! - [`progress`]: one display for many pieces of work, on a terminal only.
-//! - [`escape`]: what came from a dump or a file name does nothing to a terminal.
+//! - [`mod@escape`]: what came from a dump or a file name does nothing to a terminal.
 //! - [`log`]: what the libraries trace, for `-v`.
-//! - [`file`]: an answer that goes to a file gets its name only when it is whole.
+//! - [`mod@file`]: an answer that goes to a file gets its name only when it is whole.
 //!
 //! A reader that closes stdout early (`kdt log vmcore | head`) has what it wanted: that is no error.
 
