@@ -329,3 +329,25 @@ fn a_dump_of_another_kind_with_the_right_signature() {
         }
     }
 }
+
+/// Found by fuzzing: a walk over what is stored went on through frames whose bits no file holds.
+#[test]
+fn a_highest_frame_far_behind_the_bitmaps_does_not_keep_a_walk_busy() {
+    bound_memory(4096);
+    let (memory, image) = small();
+    let blocks = image.find("header.bitmap_blocks").unwrap();
+    let blocks = usize::try_from(blocks.start).unwrap()..usize::try_from(blocks.end).unwrap();
+    for frames in [1u64 << 32, 1 << 35, 1 << 36, u64::MAX] {
+        let name = format!("{frames:#x} frames");
+        let start = std::time::Instant::now();
+        let mut bytes = image.with("sub.max_mapnr_64", frames).unwrap();
+        // Bitmaps of a size to match are announced, and of course the file ends within them.
+        let announced = u32::try_from(frames / 8 / 4096 * 2).unwrap_or(u32::MAX);
+        bytes[blocks.clone()].copy_from_slice(&announced.to_le_bytes());
+        if let Some(dump) = opened_or_explained(&name, bytes) {
+            exercise(&dump, 100);
+            assert_no_wrong_bytes(&name, &dump, &memory, |_| false);
+        }
+        assert!(start.elapsed().as_secs() < 20, "{name}: {:?}", start.elapsed());
+    }
+}

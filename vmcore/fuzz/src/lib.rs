@@ -116,8 +116,9 @@ pub fn log(data: &[u8]) {
     use fixtures::machine::Machine;
     use fixtures::machine::log::LogKind;
     let Some((kind, changes)) = data.split_first() else { return };
-    let kind = LogKind::ALL.get(usize::from(*kind % 3)).copied().unwrap_or_default();
-    let mut built = Machine::with_log(kind).build();
+    static MACHINES: std::sync::OnceLock<Vec<fixtures::machine::Built>> = std::sync::OnceLock::new();
+    let machines = MACHINES.get_or_init(|| LogKind::ALL.map(|kind| Machine::with_log(kind).build()).into());
+    let Some(mut built) = machines.get(usize::from(*kind % 3)).cloned() else { return };
     let frames: Vec<u64> = built.memory.stored().map(|(pfn, _)| pfn).collect();
     for change in changes.chunks_exact(11) {
         let [frame, high, low, value @ ..] = change else { break };
@@ -158,17 +159,19 @@ impl PhysicalMemory for Machinery {
     }
 
     fn read(&self, paddr: PhysAddr, buf: &mut [u8]) -> Result<(), PageError> {
-        let mut at = paddr.0;
-        for byte in buf {
-            let pfn = Pfn(at / 4096);
-            *byte = match self.0.frame(pfn.0) {
+        let (mut at, mut rest) = (paddr.0, buf);
+        while !rest.is_empty() {
+            let (pfn, start) = (Pfn(at / 4096), usize::try_from(at % 4096).unwrap_or(0));
+            let (now, later) = rest.split_at_mut(rest.len().min(4096 - start));
+            match self.0.frame(pfn.0) {
                 fixtures::memory::Frame::Bytes(page) => {
-                    page.get(usize::try_from(at % 4096).unwrap_or(0)).copied().unwrap_or(0)
+                    now.copy_from_slice(page.get(start..start + now.len()).unwrap_or_default());
                 }
-                fixtures::memory::Frame::Zero => 0,
+                fixtures::memory::Frame::Zero => now.fill(0),
                 _ => return Err(PageError::Excluded { pfn, level: 31 }),
-            };
-            at = at.wrapping_add(1);
+            }
+            at = at.wrapping_add(now.len() as u64);
+            rest = later;
         }
         Ok(())
     }

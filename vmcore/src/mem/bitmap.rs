@@ -126,10 +126,12 @@ impl Frames {
         None
     }
 
-    /// The first frame from `number` on that is stored.
+    /// The first frame from `number` on that is stored. A header can claim 2^36 frames over a bitmap of one block: the
+    /// walk ends with the bits that could be read.
     pub(crate) fn next_stored(&self, number: u64) -> Option<u64> {
+        let end = self.bits.min(self.stored.known);
         let mut number = number;
-        while number < self.bits {
+        while number < end {
             if self.stored.piece_is_empty(number) {
                 number = number.checked_add(PIECE_BITS)? & !(PIECE_BITS - 1);
             } else if self.stored.get(number) == Some(true) {
