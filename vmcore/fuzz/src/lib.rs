@@ -115,8 +115,8 @@ pub fn page(data: &[u8]) {
 pub fn log(data: &[u8]) {
     use fixtures::machine::Machine;
     use fixtures::machine::log::LogKind;
-    let Some((kind, changes)) = data.split_first() else { return };
     static MACHINES: std::sync::OnceLock<Vec<fixtures::machine::Built>> = std::sync::OnceLock::new();
+    let Some((kind, changes)) = data.split_first() else { return };
     let machines = MACHINES.get_or_init(|| LogKind::ALL.map(|kind| Machine::with_log(kind).build()).into());
     let Some(mut built) = machines.get(usize::from(*kind % 3)).cloned() else { return };
     let frames: Vec<u64> = built.memory.stored().map(|(pfn, _)| pfn).collect();
