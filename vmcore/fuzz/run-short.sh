@@ -2,6 +2,7 @@
 # Runs each fuzz target of vmcore for SECONDS (10 where it is not given). Needs a nightly compiler and a C++ compiler for
 # libFuzzer; cargo-fuzz is used where it is installed, and not needed. Where the nightly compiler is missing, the corpus
 # and mutations of it run through the same functions on the stable one.
+# KDT_FUZZ_SEED chooses other mutations; the short run of every day has the same.
 set -eu
 seconds=${1:-10}
 here=$(cd "$(dirname "$0")" && pwd)
@@ -35,7 +36,7 @@ failed=
 for target in $targets; do
     mkdir -p "artifacts/$target" "target/grown/$target"
     # What is found grows in target/, the committed corpus stays as it is.
-    if "$binaries/$target" "target/grown/$target" "corpus/$target" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 \
+    if "$binaries/$target" "target/grown/$target" "corpus/$target" -seed="${KDT_FUZZ_SEED:-1}" -max_total_time="$seconds" -timeout=20 -rss_limit_mb=2048 \
         -max_len=65536 -artifact_prefix="artifacts/$target/" >"target/$target.log" 2>&1; then
         echo "$target: $(tail -n 1 "target/$target.log")"
     else
