@@ -19,6 +19,14 @@ pub struct Limits {
     pub log_bytes: u64,
     /// Records of the kernel log.
     pub log_records: usize,
+    /// Symbols of the kernel, and of one module.
+    pub symbols: usize,
+    /// Modules that were loaded.
+    pub modules: usize,
+    /// Bytes of BTF of the kernel, and of one module.
+    pub btf_bytes: u64,
+    /// Items of one walk over a list, tree or array of the kernel.
+    pub walk_items: usize,
     /// Bytes of decoded pages that are kept for the next read.
     pub page_cache_bytes: usize,
 }
@@ -33,6 +41,10 @@ impl Default for Limits {
             cpus: 8192,
             log_bytes: 1 << 30,
             log_records: 16 << 20,
+            symbols: 4 << 20,
+            modules: 16 << 10,
+            btf_bytes: 64 << 20,
+            walk_items: 4 << 20,
             page_cache_bytes: 16 << 20,
         }
     }
