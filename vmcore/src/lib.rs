@@ -1,6 +1,7 @@
 //! Reads Linux kernel memory dumps: opens them, translates addresses, and says what happened.
 //!
 //! Data flows one way, and a module uses only what stands before it:
+<<<<<<< HEAD
 //! `addr, limits, progress, error → raw → source → format → mem → xlat → kernel → report → analysis`.
 //!
 //! - [`Dump`] opens a dump of any container ([`Dump::open`], [`Dump::open_set`]), tells of itself
@@ -40,6 +41,9 @@
 //! assert!(dump.read(left_out, &mut four).is_err());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+=======
+//! `addr, limits, progress, error → raw → source → format → mem → xlat → sym → kernel → report → analysis`.
+>>>>>>> e0267b1 (Walk the kernel's containers, read its structures by declared views)
 
 #![cfg_attr(
     not(test),
@@ -65,6 +69,7 @@ pub mod progress;
 pub mod raw;
 pub mod report;
 pub mod source;
+pub mod sym;
 pub mod xlat;
 
 pub use mem::{Completeness, Dump, Facts, OpenOptions, PageState, PhysicalMemory};

@@ -3,12 +3,22 @@
 //! [`Kernel::open`] never fails: what can't be had is a [`Gap`] with its reason, and everything else is there.
 
 mod address_space;
+pub mod describe;
 pub mod hints;
+pub mod hlist;
+pub mod idr;
+pub mod list;
+pub mod llist;
+pub mod maple;
+pub mod percpu;
 pub mod printk;
+pub mod rbtree;
 pub mod scan;
 pub mod uts;
+pub mod value;
 pub mod walk;
 mod window;
+pub mod xarray;
 
 use std::fmt;
 

@@ -30,6 +30,49 @@ impl WalkEnd {
     }
 }
 
+/// What a walk found, and why it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Walk<T> {
+    /// What was found, also where the walk did not come to its end.
+    pub items: Vec<T>,
+    /// The first reason why something can be missing, or [`WalkEnd::Complete`].
+    pub end: WalkEnd,
+    /// How many branches (of a tree) or chains (of a list) could not be followed.
+    pub lost: usize,
+}
+
+impl<T> Default for Walk<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), end: WalkEnd::Complete, lost: 0 }
+    }
+}
+
+impl<T> Walk<T> {
+    /// Notes that something could not be followed. The first reason is kept, the others are counted.
+    pub(crate) fn lose(&mut self, why: WalkEnd) {
+        self.lost = self.lost.saturating_add(1);
+        if self.end.is_complete() {
+            self.end = why;
+        }
+    }
+
+    /// Takes an item, or says that there are enough.
+    pub(crate) fn push(&mut self, item: T, limit: usize) -> bool {
+        if self.items.len() >= limit {
+            self.end = WalkEnd::Limit(limit);
+            return false;
+        }
+        self.items.push(item);
+        true
+    }
+
+    /// The same walk over something else for each item.
+    #[must_use]
+    pub fn map<U>(self, f: impl FnMut(T) -> U) -> Walk<U> {
+        Walk { items: self.items.into_iter().map(f).collect(), end: self.end, lost: self.lost }
+    }
+}
+
 impl fmt::Display for WalkEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

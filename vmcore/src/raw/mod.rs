@@ -2,6 +2,7 @@
 //!
 //! The names are those of the program that writes the structure; every size is asserted.
 
+pub mod btf;
 pub mod diskdump;
 pub mod elf;
 pub mod flattened;

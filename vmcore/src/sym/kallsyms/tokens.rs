@@ -72,11 +72,6 @@ impl Tokens {
         (letter, String::from_utf8(name).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
     }
 
-    /// The type letter alone.
-    pub(super) fn letter(&self, compressed: &[u8]) -> u8 {
-        self.characters(compressed).next().unwrap_or(b'?')
-    }
-
     /// True where the name (without the letter) is `name`.
     pub(super) fn is(&self, compressed: &[u8], name: &str) -> bool {
         self.characters(compressed).skip(1).eq(name.bytes())
@@ -142,7 +137,6 @@ mod tests {
         assert_eq!(tokens.hash(&[1, 2, b't', b'a', b's', b'k']), hash("init_task"));
         assert!(tokens.is(&[1, 2, b't', b'a', b's', b'k'], "init_task"));
         assert!(!tokens.is(&[1, 2, b't'], "init_task"));
-        assert_eq!(tokens.letter(&[b'd', b'x']), b'd');
     }
 
     #[test]

@@ -1,0 +1,173 @@
+//! What the dumped kernel says of itself, brought together: its symbols, its types, its modules' symbols and types.
+//!
+//! [`Description::load`] never fails: what can't be had is a [`Gap`] with its reason, and everything else is there.
+
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::value::{self, Layout};
+use super::walk::WalkEnd;
+use super::{Gap, list};
+use crate::addr::KVirtAddr;
+use crate::format::vmcoreinfo::Vmcoreinfo;
+use crate::limits::Limits;
+use crate::sym::Symbols;
+use crate::sym::btf::{self, BtfError, BtfSource, Types};
+use crate::sym::kallsyms;
+use crate::sym::modules::{ModuleLayout, ModuleSymbols};
+use crate::xlat::KernelMemory;
+
+/// The kernel's description of itself.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Description {
+    /// All symbols.
+    pub symbols: Symbols,
+    /// All types that are loaded; a module's come with [`Description::load_module_types`].
+    pub types: Types,
+    /// How the kernel's types were found; `None` where there are none.
+    pub types_from: Option<BtfSource>,
+    /// Modules that have types of their own, with their place and length.
+    pub module_types: Vec<(String, KVirtAddr, u64)>,
+    /// Why the walk over the list of modules ended.
+    pub modules_end: Option<WalkEnd>,
+    /// What could not be had, and why.
+    pub gaps: Vec<Gap>,
+}
+
+crate::view! {
+    /// `struct btf_module`: a module's types in the list of all.
+    struct BtfModule of "btf_module" {
+        btf: KVirtAddr = ["btf"],
+    }
+}
+
+crate::view! {
+    /// `struct btf`: a table of types that the kernel has loaded.
+    struct BtfObject of "btf" {
+        data: KVirtAddr = ["data"],
+        bytes: u32 = ["data_size"],
+        name: String = ["name"],
+    }
+}
+
+impl Description {
+    /// Reads symbols, types and modules.
+    #[must_use]
+    pub fn load(memory: &KernelMemory<'_>, info: &Vmcoreinfo, limits: &Limits) -> Self {
+        let mut this = Self::default();
+        let table = match kallsyms::load(memory, info, limits) {
+            Ok(table) => {
+                this.gaps.extend(table.notes().iter().map(|why| Gap { what: "symbols".into(), why: why.clone() }));
+                Some(table)
+            }
+            Err(why) => {
+                this.gap("symbols", &why);
+                None
+            }
+        };
+        this.symbols = Symbols::new(info, table);
+        match btf::load_kernel_btf(memory, &this.symbols, info.symbol("_stext"), limits) {
+            Ok((types, from)) => {
+                if let Some(why) = types.damage() {
+                    this.gap("types", &why);
+                }
+                this.types = Types::new(Arc::new(types));
+                this.types_from = Some(from);
+            }
+            Err(why) => this.gap("types", &why),
+        }
+        this.find_modules(memory, limits);
+        this.find_module_types(memory, limits);
+        this
+    }
+
+    fn gap(&mut self, what: &str, why: &dyn std::fmt::Display) {
+        self.gaps.push(Gap { what: what.into(), why: why.to_string() });
+    }
+
+    fn find_modules(&mut self, memory: &KernelMemory<'_>, limits: &Limits) {
+        let Some(types) = self.types.kernel().cloned() else {
+            return self.gap("symbols of modules", &"they can't be found without the kernel's types");
+        };
+        let Some(head) = self.symbols.address("modules") else {
+            return self.gap("symbols of modules", &"the kernel has no symbol «modules»");
+        };
+        let layout = match ModuleLayout::new(&types) {
+            Ok(layout) => layout,
+            Err(why) => return self.gap("symbols of modules", &why),
+        };
+        let inside = match types.structure("module").and_then(|m| m.member("list")) {
+            Ok(member) => member.offset(),
+            Err(why) => return self.gap("symbols of modules", &why),
+        };
+        let walk = list::walk(memory, head, limits.modules);
+        let read = |node: &KVirtAddr| {
+            let kaddr = KVirtAddr(node.0.wrapping_sub(inside));
+            ModuleSymbols::read(memory, &layout, kaddr, limits)
+        };
+        let mut found = Vec::new();
+        for module in walk.items.par_iter().map(read).collect::<Vec<_>>() {
+            match module {
+                Ok(module) => {
+                    if let Some(why) = module.gap() {
+                        self.gap(&format!("symbols of module {}", module.name()), &why);
+                    }
+                    found.push(module);
+                }
+                Err(why) => self.gap("symbols of a module", &why),
+            }
+        }
+        if !walk.end.is_complete() {
+            self.gap("the list of modules", &walk.end);
+        }
+        self.modules_end = Some(walk.end);
+        self.symbols.add_modules(found);
+    }
+
+    fn find_module_types(&mut self, memory: &KernelMemory<'_>, limits: &Limits) {
+        // Kernels before 5.11 have no types for modules, and no such list.
+        let Some(head) = self.symbols.address("btf_modules") else { return };
+        let settled = || {
+            let inside = self.types.structure("btf_module")?.member("list")?.offset();
+            Ok::<_, btf::TypeError>((inside, Layout::<BtfModule>::new(&self.types)?, Layout::<BtfObject>::new(&self.types)?))
+        };
+        let (inside, modules, objects) = match settled() {
+            Ok(settled) => settled,
+            Err(why) => return self.gap("types of modules", &why),
+        };
+        let walk = list::walk(memory, head, limits.modules);
+        let read = |node: &KVirtAddr| -> Result<(String, KVirtAddr, u64), value::ValueError> {
+            let module = modules.read(memory, KVirtAddr(node.0.wrapping_sub(inside)))?;
+            let object = objects.read(memory, module.btf)?;
+            Ok((object.name, object.data, u64::from(object.bytes)))
+        };
+        for found in walk.items.iter().map(read).collect::<Vec<_>>() {
+            match found {
+                Ok(found) => self.module_types.push(found),
+                Err(why) => self.gap("types of a module", &why),
+            }
+        }
+        if !walk.end.is_complete() {
+            self.gap("the list of modules' types", &walk.end);
+        }
+    }
+
+    /// Adds the types of one module, by its name; nothing happens where they are loaded already.
+    ///
+    /// # Errors
+    /// When the module has no types, or they can't be read.
+    pub fn load_module_types(&mut self, memory: &KernelMemory<'_>, name: &str, limits: &Limits) -> Result<(), BtfError> {
+        if self.types.modules().iter().any(|(n, _)| n == name) {
+            return Ok(());
+        }
+        let none = |why: &str| BtfError::Unreadable { why: why.to_owned() };
+        let base = self.types.kernel().cloned().ok_or_else(|| none("the kernel's own types are not known"))?;
+        let found = self.module_types.iter().find(|(n, ..)| n == name).cloned();
+        let (_, at, len) = found.ok_or_else(|| none("the module has none"))?;
+        let table = btf::load_module_btf(memory, at, len, &base, limits)?;
+        self.types.add_module(name.to_owned(), Arc::new(table));
+        Ok(())
+    }
+}

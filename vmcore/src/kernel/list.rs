@@ -1,0 +1,82 @@
+//! `struct list_head`: the kernel's doubly linked ring.
+//!
+//! Each step is believed only where the next node points back. That makes a circle that misses the head impossible, and ends the
+//! walk where a stray pointer would lead into another list. Where the way forward is broken, the rest is fetched backwards from
+//! the head: one bad page in the middle of the list of tasks costs the tasks on that page and no more.
+
+use super::walk::{Walk, WalkEnd};
+use crate::addr::KVirtAddr;
+use crate::xlat::{KernelMemory, le};
+
+/// `struct list_head`: `next` at 0, `prev` at 8, in every kernel.
+struct Node {
+    next: KVirtAddr,
+    prev: KVirtAddr,
+}
+
+/// The nodes of a list, in order, without the head. The object that a node is in begins the member's offset before it.
+#[must_use]
+pub fn walk(memory: &KernelMemory<'_>, head: KVirtAddr, limit: usize) -> Walk<KVirtAddr> {
+    let mut walk = Walk::default();
+    let ends = match read(memory, head) {
+        Ok(node) => node,
+        Err(why) => {
+            walk.lose(WalkEnd::Unreadable(head, why));
+            return walk;
+        }
+    };
+    // A head of zeros was never initialised: there is no list yet.
+    if ends.next.is_null() && ends.prev.is_null() {
+        return walk;
+    }
+    let Err(why) = follow(memory, head, ends.next, limit, &mut walk, |n| (n.next, n.prev), head) else { return walk };
+    walk.lose(why);
+    let stop = walk.items.last().copied().unwrap_or(head);
+    if matches!(walk.end, WalkEnd::Limit(_)) || ends.prev == stop {
+        return walk;
+    }
+    let mut back = Walk::default();
+    let left = limit.saturating_sub(walk.items.len());
+    if let Err(why) = follow(memory, head, ends.prev, left, &mut back, |n| (n.prev, n.next), stop) {
+        walk.lose(why);
+    }
+    back.items.reverse();
+    walk.items.append(&mut back.items);
+    walk
+}
+
+/// Follows one direction until `stop`. `way` gives the pointer on and the pointer back.
+fn follow(
+    memory: &KernelMemory<'_>,
+    head: KVirtAddr,
+    first: KVirtAddr,
+    limit: usize,
+    walk: &mut Walk<KVirtAddr>,
+    way: impl Fn(&Node) -> (KVirtAddr, KVirtAddr),
+    stop: KVirtAddr,
+) -> Result<(), WalkEnd> {
+    let (mut from, mut at) = (head, first);
+    while at != stop {
+        if at == head {
+            // Around once without meeting where the other direction ended: all is seen.
+            return Ok(());
+        }
+        let node = read(memory, at).map_err(|why| WalkEnd::Unreadable(at, why))?;
+        let (on, back) = way(&node);
+        if back != from {
+            return Err(WalkEnd::Inconsistent(at, format!("the list comes from {from}, but the node points back to {back}")));
+        }
+        if !walk.push(at, limit) {
+            return Err(walk.end.clone());
+        }
+        (from, at) = (at, on);
+    }
+    Ok(())
+}
+
+fn read(memory: &KernelMemory<'_>, at: KVirtAddr) -> Result<Node, String> {
+    let mut bytes = [0_u8; 16];
+    memory.read(at, &mut bytes).map_err(|e| e.to_string())?;
+    let pointer = |place| le::u64_at(&bytes, place).map(KVirtAddr).unwrap_or_default();
+    Ok(Node { next: pointer(0), prev: pointer(8) })
+}
