@@ -1,12 +1,12 @@
 //! Reads Linux kernel memory dumps: opens them, translates addresses, and says what happened.
 //!
 //! Data flows one way, and a module uses only what stands before it:
-<<<<<<< HEAD
-//! `addr, limits, progress, error → raw → source → format → mem → xlat → kernel → report → analysis`.
+//! `addr, limits, progress, error → raw → source → format → mem → xlat → sym → kernel → report → analysis`.
 //!
 //! - [`Dump`] opens a dump of any container ([`Dump::open`], [`Dump::open_set`]), tells of itself
 //!   ([`Facts`], [`Completeness`], registers, notes), and is the machine's [`PhysicalMemory`].
 //! - [`addr`] has the typed addresses, [`error`] says why a file can't be opened and why a page is not there.
+//! - [`sym`] has the kernel's own symbols and types, read from the dump itself; [`kernel::describe`] brings them together.
 //! - [`source`] has bytes at an offset, [`format`](mod@format) what each format says of itself, [`raw`] the layouts.
 //!
 //! ```
@@ -41,9 +41,6 @@
 //! assert!(dump.read(left_out, &mut four).is_err());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-=======
-//! `addr, limits, progress, error → raw → source → format → mem → xlat → sym → kernel → report → analysis`.
->>>>>>> e0267b1 (Walk the kernel's containers, read its structures by declared views)
 
 #![cfg_attr(
     not(test),

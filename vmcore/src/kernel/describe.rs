@@ -59,7 +59,8 @@ impl Description {
         let mut this = Self::default();
         let table = match kallsyms::load(memory, info, limits) {
             Ok(table) => {
-                this.gaps.extend(table.notes().iter().map(|why| Gap { what: "symbols".into(), why: why.clone() }));
+                this.gaps
+                    .extend(table.notes().iter().map(|why| Gap { what: "symbols".into(), why: why.clone() }));
                 Some(table)
             }
             Err(why) => {
@@ -131,7 +132,11 @@ impl Description {
         let Some(head) = self.symbols.address("btf_modules") else { return };
         let settled = || {
             let inside = self.types.structure("btf_module")?.member("list")?.offset();
-            Ok::<_, btf::TypeError>((inside, Layout::<BtfModule>::new(&self.types)?, Layout::<BtfObject>::new(&self.types)?))
+            Ok::<_, btf::TypeError>((
+                inside,
+                Layout::<BtfModule>::new(&self.types)?,
+                Layout::<BtfObject>::new(&self.types)?,
+            ))
         };
         let (inside, modules, objects) = match settled() {
             Ok(settled) => settled,
@@ -158,12 +163,18 @@ impl Description {
     ///
     /// # Errors
     /// When the module has no types, or they can't be read.
-    pub fn load_module_types(&mut self, memory: &KernelMemory<'_>, name: &str, limits: &Limits) -> Result<(), BtfError> {
+    pub fn load_module_types(
+        &mut self,
+        memory: &KernelMemory<'_>,
+        name: &str,
+        limits: &Limits,
+    ) -> Result<(), BtfError> {
         if self.types.modules().iter().any(|(n, _)| n == name) {
             return Ok(());
         }
         let none = |why: &str| BtfError::Unreadable { why: why.to_owned() };
-        let base = self.types.kernel().cloned().ok_or_else(|| none("the kernel's own types are not known"))?;
+        let base =
+            self.types.kernel().cloned().ok_or_else(|| none("the kernel's own types are not known"))?;
         let found = self.module_types.iter().find(|(n, ..)| n == name).cloned();
         let (_, at, len) = found.ok_or_else(|| none("the module has none"))?;
         let table = btf::load_module_btf(memory, at, len, &base, limits)?;

@@ -45,7 +45,10 @@ pub fn walk(memory: &KernelMemory<'_>, head: KVirtAddr, flavour: Flavour, limit:
         }
         let pprev = le::u64_at(&bytes, 8).map(KVirtAddr).unwrap_or_default();
         if pprev != link {
-            walk.lose(WalkEnd::Inconsistent(at, format!("the chain comes from {link}, but the node says {pprev}")));
+            walk.lose(WalkEnd::Inconsistent(
+                at,
+                format!("the chain comes from {link}, but the node says {pprev}"),
+            ));
             return walk;
         }
         if !walk.push(at, limit) {

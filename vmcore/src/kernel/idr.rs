@@ -3,7 +3,7 @@
 use super::walk::{Walk, WalkEnd};
 use super::xarray::{self, Entry};
 use crate::addr::KVirtAddr;
-use crate::sym::btf::{TypeError, Types};
+use crate::sym::btf::{Member, TypeError, Types};
 use crate::xlat::KernelMemory;
 
 /// Where in `struct idr` things are.
@@ -25,7 +25,7 @@ impl Layout {
         Ok(Self {
             tree: xarray::Layout::new(types)?,
             root: idr.member("idr_rt")?.offset(),
-            base: idr.member("idr_base").ok().map(|m| m.offset()),
+            base: idr.member("idr_base").ok().map(Member::offset),
         })
     }
 
@@ -37,7 +37,11 @@ impl Layout {
             walk.lose(WalkEnd::Inconsistent(idr, "it is at the end of the address space".into()));
             return walk;
         };
-        let base = self.base.and_then(|o| idr.checked_add(o)).and_then(|at| memory.read_u32(at).ok()).map_or(0, u64::from);
+        let base = self
+            .base
+            .and_then(|o| idr.checked_add(o))
+            .and_then(|at| memory.read_u32(at).ok())
+            .map_or(0, u64::from);
         let walk = self.tree.entries(memory, root, limit);
         let pointer = |(index, entry): (u64, Entry)| match entry {
             Entry::Pointer(at) => Some((index.wrapping_add(base), at)),

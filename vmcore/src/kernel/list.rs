@@ -29,7 +29,9 @@ pub fn walk(memory: &KernelMemory<'_>, head: KVirtAddr, limit: usize) -> Walk<KV
     if ends.next.is_null() && ends.prev.is_null() {
         return walk;
     }
-    let Err(why) = follow(memory, head, ends.next, limit, &mut walk, |n| (n.next, n.prev), head) else { return walk };
+    let Err(why) = follow(memory, head, ends.next, limit, &mut walk, |n| (n.next, n.prev), head) else {
+        return walk;
+    };
     walk.lose(why);
     let stop = walk.items.last().copied().unwrap_or(head);
     if matches!(walk.end, WalkEnd::Limit(_)) || ends.prev == stop {
@@ -64,7 +66,10 @@ fn follow(
         let node = read(memory, at).map_err(|why| WalkEnd::Unreadable(at, why))?;
         let (on, back) = way(&node);
         if back != from {
-            return Err(WalkEnd::Inconsistent(at, format!("the list comes from {from}, but the node points back to {back}")));
+            return Err(WalkEnd::Inconsistent(
+                at,
+                format!("the list comes from {from}, but the node points back to {back}"),
+            ));
         }
         if !walk.push(at, limit) {
             return Err(walk.end.clone());

@@ -87,7 +87,7 @@ impl Layout {
         };
         if root & 3 != 2 || root <= RESERVED {
             // Not a node: one entry for index 0, or nothing.
-            if root != 0 && root & 3 == 0 {
+            if is_pointer(root) {
                 walk.push(Range { first: 0, last: 0, entry: KVirtAddr(root) }, limit);
             }
             return walk;
@@ -107,7 +107,7 @@ impl Layout {
             };
             if node.sort.leaf {
                 // Odd and internal entries are reserved places.
-                if raw != 0 && raw & 3 == 0 && !walk.push(Range { first, last, entry: KVirtAddr(raw) }, limit) {
+                if is_pointer(raw) && !walk.push(Range { first, last, entry: KVirtAddr(raw) }, limit) {
                     return walk;
                 }
                 continue;
@@ -119,14 +119,23 @@ impl Layout {
             let depth = open.len();
             match self.open(memory, raw, Some(parent), first, last) {
                 Ok(child) if depth < DEPTH => open.push(child),
-                Ok(child) => walk.lose(WalkEnd::Inconsistent(child.at, format!("the tree is deeper than {DEPTH}"))),
+                Ok(child) => {
+                    walk.lose(WalkEnd::Inconsistent(child.at, format!("the tree is deeper than {DEPTH}")));
+                }
                 Err(why) => walk.lose(why),
             }
         }
         walk
     }
 
-    fn open(&self, memory: &KernelMemory<'_>, raw: u64, parent: Option<KVirtAddr>, first: u64, last: u64) -> Result<Open, WalkEnd> {
+    fn open(
+        &self,
+        memory: &KernelMemory<'_>,
+        raw: u64,
+        parent: Option<KVirtAddr>,
+        first: u64,
+        last: u64,
+    ) -> Result<Open, WalkEnd> {
         let at = KVirtAddr(raw & !NODE_MASK);
         let number = raw >> 3 & 0xf;
         let unknown = || WalkEnd::Inconsistent(at, format!("a node of sort {number} is not known"));
@@ -140,7 +149,10 @@ impl Layout {
             Some(parent) => named & !NODE_MASK == parent.0,
         };
         if !agrees {
-            return Err(WalkEnd::Inconsistent(at, format!("the node does not name the one above as its parent, but {named:#x}")));
+            return Err(WalkEnd::Inconsistent(
+                at,
+                format!("the node does not name the one above as its parent, but {named:#x}"),
+            ));
         }
         Ok(Open { at, bytes, sort, next: 0, first: Some(first), last, broken: None })
     }
@@ -150,6 +162,11 @@ impl Sort {
     fn new(number: u64, leaf: bool, of: Struct<'_>) -> Result<Self, TypeError> {
         Ok(Self { number, leaf, pivots: array(of.member("pivot")?), slots: array(of.member("slot")?) })
     }
+}
+
+/// True for an entry that is a pointer: numbers are odd, and internal entries have bit 1 set.
+fn is_pointer(raw: u64) -> bool {
+    raw != 0 && raw.trailing_zeros() >= 2
 }
 
 /// Where an array is and how many elements it has.
@@ -190,7 +207,10 @@ impl Open {
             self.last
         };
         if end < first || end > self.last {
-            self.broken = Some(WalkEnd::Inconsistent(self.at, format!("pivot {} is {end:#x}, outside of its range", self.next)));
+            self.broken = Some(WalkEnd::Inconsistent(
+                self.at,
+                format!("pivot {} is {end:#x}, outside of its range", self.next),
+            ));
             self.first = None;
             return None;
         }

@@ -1,6 +1,6 @@
 //! Per-CPU variables: which CPUs there are, and where each one's copy is.
 //!
-//! A copy is at the variable's address plus `__per_cpu_offset[cpu]`, whether the section is linked at 0 (x86_64 before 6.15) or
+//! A copy is at the variable's address plus `__per_cpu_offset[cpu]`, whether the section is linked at 0 (`x86_64` before 6.15) or
 //! like any other. Facts: `include/asm-generic/percpu.h`, `kernel/cpu.c`.
 
 use crate::addr::KVirtAddr;
@@ -69,7 +69,11 @@ impl PerCpu {
         let room = possible.last().map_or(0, |last| last.saturating_add(1));
         let sparse = memory.read_sparse(table.address, room.saturating_mul(8));
         if let Some(missing) = sparse.missing.first().filter(|m| m.range.len() == sparse.bytes.len()) {
-            return Err(PerCpuError::Unreadable { name: "__per_cpu_offset", at: table.address, why: missing.why.to_string() });
+            return Err(PerCpuError::Unreadable {
+                name: "__per_cpu_offset",
+                at: table.address,
+                why: missing.why.to_string(),
+            });
         }
         let (offsets, _) = sparse.bytes.as_chunks::<8>();
         let offsets = offsets.iter().map(|b| u64::from_le_bytes(*b)).collect();
@@ -115,19 +119,29 @@ impl PerCpu {
     ///
     /// # Errors
     /// When the symbol is not known.
-    pub fn variable(&self, symbols: &Symbols, name: &'static str) -> Result<Vec<(usize, KVirtAddr)>, PerCpuError> {
+    pub fn variable(
+        &self,
+        symbols: &Symbols,
+        name: &'static str,
+    ) -> Result<Vec<(usize, KVirtAddr)>, PerCpuError> {
         let at = symbols.address(name).ok_or(PerCpuError::NoSymbol { name })?;
         Ok(self.possible.iter().filter_map(|cpu| Some((*cpu, self.address(at, *cpu).ok()?))).collect())
     }
 }
 
 /// The numbers of the bits that are set in a `struct cpumask` variable.
-fn mask(memory: &KernelMemory<'_>, symbols: &Symbols, name: &'static str, limits: &Limits) -> Result<Vec<usize>, PerCpuError> {
+fn mask(
+    memory: &KernelMemory<'_>,
+    symbols: &Symbols,
+    name: &'static str,
+    limits: &Limits,
+) -> Result<Vec<usize>, PerCpuError> {
     let symbol = symbols.symbol(name).ok_or(PerCpuError::NoSymbol { name })?;
     let most = limits.cpus.div_ceil(8);
     let bytes = symbol.size.and_then(|s| usize::try_from(s).ok()).unwrap_or(8).min(most);
     let mut words = vec![0_u8; bytes & !7];
-    let unreadable = |e: crate::error::MemError| PerCpuError::Unreadable { name, at: symbol.address, why: e.to_string() };
+    let unreadable =
+        |e: crate::error::MemError| PerCpuError::Unreadable { name, at: symbol.address, why: e.to_string() };
     memory.read(symbol.address, &mut words).map_err(unreadable)?;
     let mut found = Vec::new();
     for (number, at) in (0..words.len()).step_by(8).enumerate() {

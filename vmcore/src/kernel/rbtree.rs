@@ -56,7 +56,10 @@ fn node(memory: &KernelMemory<'_>, at: KVirtAddr, parent: KVirtAddr) -> Result<N
     let pointer = |place| le::u64_at(&bytes, place).map(KVirtAddr).unwrap_or_default();
     let node = Node { parent: KVirtAddr(pointer(0).0 & !3), right: pointer(8), left: pointer(16) };
     if node.parent != parent {
-        return Err(WalkEnd::Inconsistent(at, format!("the node is below {parent}, but names {} as its parent", node.parent)));
+        return Err(WalkEnd::Inconsistent(
+            at,
+            format!("the node is below {parent}, but names {} as its parent", node.parent),
+        ));
     }
     Ok(node)
 }

@@ -193,7 +193,8 @@ impl Slot {
         for (to, from) in wide.iter_mut().zip(bytes) {
             *to = *from;
         }
-        let (below, width) = self.bits.unwrap_or((0, u32::try_from(self.bytes.min(8).saturating_mul(8)).unwrap_or(64)));
+        let (below, width) =
+            self.bits.unwrap_or((0, u32::try_from(self.bytes.min(8).saturating_mul(8)).unwrap_or(64)));
         // A bitfield of 64 bits that does not begin with a byte touches nine of them.
         let raw = u128::from_le_bytes(wide) >> below;
         let raw = u64::try_from(raw & u128::from(u64::MAX)).unwrap_or_default();
@@ -222,11 +223,13 @@ pub trait Value: Sized {
     const READS: bool = true;
 
     /// The value where the kernel has no such member, if that is no fault.
+    #[must_use]
     fn absent() -> Option<Self> {
         None
     }
 
     /// The value where the member can't be read, if that is no fault.
+    #[must_use]
     fn unreadable(_why: &MemError) -> Option<Self> {
         None
     }
@@ -444,7 +447,12 @@ pub struct Layout<V> {
 // Not derived: a layout can be cloned whatever its view is.
 impl<V> Clone for Layout<V> {
     fn clone(&self) -> Self {
-        Self { size: self.size, slots: self.slots.clone(), span: self.span.clone(), view: std::marker::PhantomData }
+        Self {
+            size: self.size,
+            slots: self.slots.clone(),
+            span: self.span.clone(),
+            view: std::marker::PhantomData,
+        }
     }
 }
 
@@ -478,7 +486,15 @@ impl<V: View> Layout<V> {
             Some(bytes)
         };
         let bytes = if len <= SPAN { whole() } else { None };
-        let mut object = Object { memory, kaddr, slots: &self.slots, next: 0, start: self.span.start, bytes, of: V::STRUCT };
+        let mut object = Object {
+            memory,
+            kaddr,
+            slots: &self.slots,
+            next: 0,
+            start: self.span.start,
+            bytes,
+            of: V::STRUCT,
+        };
         V::take(&mut object)
     }
 }
@@ -506,12 +522,19 @@ impl Object<'_, '_, '_> {
         let out_of_range = || MemError::OutOfRange { kaddr: self.kaddr, len: slot.map_or(0, |s| s.offset) };
         let missing = |member: &str, source: MemError| {
             let member = member.to_owned();
-            T::unreadable(&source).ok_or(ValueError::Unreadable { of: self.of, member, kaddr: self.kaddr, source })
+            T::unreadable(&source).ok_or(ValueError::Unreadable {
+                of: self.of,
+                member,
+                kaddr: self.kaddr,
+                source,
+            })
         };
         let Some(slot) = slot else {
             return T::absent().map_or_else(|| missing("a member", out_of_range()), Ok);
         };
-        let Some(at) = self.kaddr.checked_add(slot.offset) else { return missing(&slot.name, out_of_range()) };
+        let Some(at) = self.kaddr.checked_add(slot.offset) else {
+            return missing(&slot.name, out_of_range());
+        };
         if !T::READS {
             return Ok(T::decode(slot, at, &[]));
         }
@@ -534,7 +557,8 @@ impl Object<'_, '_, '_> {
 /// # Errors
 /// As [`KernelMemory::read`].
 pub fn read_number(memory: &KernelMemory<'_>, object: KVirtAddr, slot: &Slot) -> Result<u64, MemError> {
-    let kaddr = object.checked_add(slot.offset).ok_or(MemError::OutOfRange { kaddr: object, len: slot.offset })?;
+    let kaddr =
+        object.checked_add(slot.offset).ok_or(MemError::OutOfRange { kaddr: object, len: slot.offset })?;
     let mut bytes = [0_u8; 16];
     let wanted = usize::try_from(slot.bytes.min(9)).unwrap_or_default();
     let Some(bytes) = bytes.get_mut(..wanted) else { return Ok(0) };
@@ -554,7 +578,11 @@ pub fn read_text(memory: &KernelMemory<'_>, at: KVirtAddr, max: usize) -> Result
 ///
 /// # Errors
 /// As [`KernelMemory::read`].
-pub fn read_pointers(memory: &KernelMemory<'_>, at: KVirtAddr, count: usize) -> Result<Vec<KVirtAddr>, MemError> {
+pub fn read_pointers(
+    memory: &KernelMemory<'_>,
+    at: KVirtAddr,
+    count: usize,
+) -> Result<Vec<KVirtAddr>, MemError> {
     let mut bytes = vec![0; count.saturating_mul(8)];
     memory.read(at, &mut bytes)?;
     Ok((0..count).filter_map(|i| le::u64_at(&bytes, i.checked_mul(8)?)).map(KVirtAddr).collect())

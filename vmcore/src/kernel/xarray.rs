@@ -56,7 +56,11 @@ impl Layout {
     pub fn new(types: &Types) -> Result<Self, TypeError> {
         let (flavour, head, node) = match types.structure("xa_node") {
             Ok(node) => (Flavour::XArray, types.structure("xarray")?.member("xa_head")?, node),
-            Err(_) => (Flavour::RadixTree, types.structure("radix_tree_root")?.member("rnode")?, types.structure("radix_tree_node")?),
+            Err(_) => (
+                Flavour::RadixTree,
+                types.structure("radix_tree_root")?.member("rnode")?,
+                types.structure("radix_tree_node")?,
+            ),
         };
         let slots = node.member("slots")?;
         let slot_count = u64::from(slots.count().unwrap_or_default());
@@ -169,7 +173,8 @@ impl Layout {
                     let depth = open.len();
                     match self.open(memory, child, parent, Some(shift), index) {
                         Ok(node) if depth < DEPTH => open.push(node),
-                        Ok(_) => walk.lose(WalkEnd::Inconsistent(child, format!("the tree is deeper than {DEPTH}"))),
+                        Ok(_) => walk
+                            .lose(WalkEnd::Inconsistent(child, format!("the tree is deeper than {DEPTH}"))),
                         Err(why) => walk.lose(why),
                     }
                 }
@@ -198,7 +203,10 @@ impl Layout {
             return Err(WalkEnd::Inconsistent(at, format!("a node with shift {shift} is not of this tree")));
         }
         if named != parent {
-            return Err(WalkEnd::Inconsistent(at, format!("the node is below {parent}, but names {named} as its parent")));
+            return Err(WalkEnd::Inconsistent(
+                at,
+                format!("the node is below {parent}, but names {named} as its parent"),
+            ));
         }
         Ok(Open { at, bytes, shift, base, next: 0 })
     }

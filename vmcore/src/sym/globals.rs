@@ -43,7 +43,9 @@ const TABLE: &[(&str, &[&str])] = &[
     ("console_drivers", &["console *"]),
     ("console_list", &["hlist_head"]),
     ("contig_page_data", &["pglist_data"]),
+    ("cpu_number", &["int"]),
     ("crashing_cpu", &["int"]),
+    ("current_task", &["task_struct *"]),
     ("devices_kset", &["kset *"]),
     ("file_lock_list", &["hlist_head"]),
     ("hugetlb_infos", &["list_head"]),
@@ -60,6 +62,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("iomem_resource", &["resource"]),
     ("irq_desc_tree", &["radix_tree_root", "xarray"]),
     ("jiffies_64", &["u64"]),
+    ("kernel_cpustat", &["kernel_cpustat"]),
     ("mem_section", &["mem_section **", "mem_section []"]),
     ("modules", &["list_head"]),
     ("mount_hashtable", &["hlist_head *"]),
@@ -70,7 +73,9 @@ const TABLE: &[(&str, &[&str])] = &[
     ("pci_root_buses", &["list_head"]),
     ("prb", &["printk_ringbuffer *"]),
     ("printk_rb_static", &["printk_ringbuffer"]),
+    ("pcpu_hot", &["pcpu_hot"]),
     ("root_task_group", &["task_group"]),
+    ("runqueues", &["rq"]),
     ("saved_command_line", &["char *"]),
     ("slab_caches", &["list_head"]),
     ("sparse_irqs", &["maple_tree"]),
@@ -109,7 +114,12 @@ pub fn type_of<'a>(types: &'a Types, symbols: &Symbols, name: &str) -> Result<Gl
         match check(types, claim, room) {
             Ok(global) => return Ok(global),
             Err(Some(found)) => {
-                reason = TypeError::Unfit { of: "the kernel's data".into(), member: name.to_owned(), found, wanted: "what the table says" };
+                reason = TypeError::Unfit {
+                    of: "the kernel's data".into(),
+                    member: name.to_owned(),
+                    found,
+                    wanted: "what the table says",
+                };
             }
             Err(None) => {}
         }
@@ -121,7 +131,9 @@ fn of_btf(ty: Type<'_>) -> Result<Global<'_>, TypeError> {
     if let Some((element, _)) = ty.array()? {
         let element = element.resolve()?;
         return Ok(match element.target()? {
-            Some(target) if element.kind() == Kind::Pointer => Global { ty: target, shape: Shape::PointerArray },
+            Some(target) if element.kind() == Kind::Pointer => {
+                Global { ty: target, shape: Shape::PointerArray }
+            }
             _ => Global { ty: element, shape: Shape::Array },
         });
     }
@@ -134,7 +146,10 @@ fn of_btf(ty: Type<'_>) -> Result<Global<'_>, TypeError> {
 
 /// A claim, where the type exists and has room: else the size that does not fit, or nothing where the type does not exist.
 fn check<'a>(types: &'a Types, claim: &str, room: Option<u64>) -> Result<Global<'a>, Option<String>> {
-    let (name, shape) = match claim.split_once([' ', '*']).map_or((claim, ""), |(name, _)| (name, claim.get(name.len()..).unwrap_or_default())) {
+    let (name, shape) = match claim
+        .split_once([' ', '*'])
+        .map_or((claim, ""), |(name, _)| (name, claim.get(name.len()..).unwrap_or_default()))
+    {
         (_, rest) if rest.contains("int") => (claim, Shape::Value),
         (name, rest) => match rest.trim() {
             "*[]" => (name, Shape::PointerArray),

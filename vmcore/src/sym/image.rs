@@ -5,9 +5,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::addr::KVirtAddr;
-use crate::xlat::KernelMemory;
+use crate::xlat::{KernelMemory, Missing, Sparse};
 
-/// Where x86_64 kernels map their image, and how much room they have for it (`__START_KERNEL_map`, `KERNEL_IMAGE_SIZE`).
+/// Where `x86_64` kernels map their image, and how much room they have for it (`__START_KERNEL_map`, `KERNEL_IMAGE_SIZE`).
 const REGION: Range<u64> = 0xffff_ffff_8000_0000..0xffff_ffff_c000_0000;
 /// No kernel's image is larger than this from `_stext` on.
 const LARGEST: u64 = 256 << 20;
@@ -15,6 +15,8 @@ const LARGEST: u64 = 256 << 20;
 const CHUNK: u64 = 1 << 20;
 /// Read-only data begins this far from `_stext` or further in every distribution's kernel: there the search begins.
 const TEXT: u64 = 8 << 20;
+/// Piece of a table that one thread reads.
+const PIECE: usize = 128 << 10;
 const PAGE: u64 = 4096;
 const LARGE_PAGE: u64 = 2 << 20;
 
@@ -44,7 +46,11 @@ impl Image {
                 end
             } else {
                 // Small pages occur only next to mapped ones; elsewhere a whole large page is not mapped.
-                let step = if ranges.last().is_some_and(|r| r.end > at.saturating_sub(LARGE_PAGE)) { PAGE } else { LARGE_PAGE };
+                let step = if ranges.last().is_some_and(|r| r.end > at.saturating_sub(LARGE_PAGE)) {
+                    PAGE
+                } else {
+                    LARGE_PAGE
+                };
                 (at | step.saturating_sub(1)).saturating_add(1)
             };
             at = next.max(at.saturating_add(1));
@@ -84,8 +90,12 @@ impl Image {
         let overlap = u64::try_from(pattern.len()).unwrap_or_default();
         let look = |chunk: &Range<u64>| {
             let len = usize::try_from(chunk.end.saturating_sub(chunk.start).saturating_add(overlap)).ok()?;
-            let bytes = memory.read_sparse(KVirtAddr(chunk.start), len).bytes;
-            places(&bytes, pattern).find_map(|at| verify(KVirtAddr(chunk.start.checked_add(u64::try_from(at).ok()?)?)))
+            let sparse = memory.read_sparse(KVirtAddr(chunk.start), len);
+            if sparse.missing.first().is_some_and(|m| m.range.len() >= len) {
+                return None;
+            }
+            places(&sparse.bytes, pattern)
+                .find_map(|at| verify(KVirtAddr(chunk.start.checked_add(u64::try_from(at).ok()?)?)))
         };
         [rest, text].iter().find_map(|chunks| chunks.par_iter().find_map_any(look))
     }
@@ -96,6 +106,27 @@ fn places<'a>(bytes: &'a [u8], pattern: &'a [u8]) -> impl Iterator<Item = usize>
     let first = pattern.first().copied().unwrap_or_default();
     let starts = bytes.iter().enumerate().filter(move |(_, b)| **b == first).map(|(at, _)| at);
     starts.filter(move |at| bytes.get(*at..).is_some_and(|tail| tail.starts_with(pattern)))
+}
+
+/// A table of megabytes, read by several threads: what is there, and what is not. The caller bounds `len`.
+pub(super) fn read_table(memory: &KernelMemory<'_>, at: KVirtAddr, len: usize) -> Sparse {
+    let mut bytes = vec![0; len];
+    let piece = |(number, buf): (usize, &mut [u8])| -> Vec<Missing> {
+        let start = number.saturating_mul(PIECE);
+        let kaddr = KVirtAddr(at.0.wrapping_add(u64::try_from(start).unwrap_or(u64::MAX)));
+        if memory.read(kaddr, buf).is_ok() {
+            return Vec::new();
+        }
+        let part = memory.read_sparse(kaddr, buf.len());
+        buf.copy_from_slice(&part.bytes);
+        let moved = |m: Missing| Missing {
+            range: m.range.start.saturating_add(start)..m.range.end.saturating_add(start),
+            why: m.why,
+        };
+        part.missing.into_iter().map(moved).collect()
+    };
+    let missing = bytes.par_chunks_mut(PIECE).enumerate().flat_map_iter(piece).collect();
+    Sparse { bytes, missing }
 }
 
 /// The bytes from `at` on, up to the first that is not there.

@@ -14,7 +14,7 @@ mod symbols;
 use std::fmt;
 use std::sync::Arc;
 
-pub use symbols::{Symbols, SymbolAt};
+pub use symbols::{SymbolAt, Symbols};
 
 use crate::addr::KVirtAddr;
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Symbol;
-use super::btf::{Btf, TypeError};
+use super::btf::{Btf, Member, TypeError};
 use crate::addr::KVirtAddr;
 use crate::error::MemError;
 use crate::limits::Limits;
@@ -19,7 +19,7 @@ const ELF_SYM: usize = 24;
 const NAMES: usize = 16 << 20;
 /// A name is cut here (`KSYM_NAME_LEN`).
 const NAME: usize = 512;
-/// A module's memory is never larger than the room that x86_64 has for all of them.
+/// A module's memory is never larger than the room that `x86_64` has for all of them.
 const LARGEST: u64 = 2 << 30;
 
 /// Where in `struct module` things are, settled once by which members it has.
@@ -70,8 +70,12 @@ impl ModuleLayout {
                 parts.push(part(&format!("mem[{number}].base"), &format!("mem[{number}].size"))?);
             }
         } else {
-            parts.push(part("core_layout.base", "core_layout.size").or_else(|_| part("module_core", "core_size"))?);
-            parts.extend(part("init_layout.base", "init_layout.size").or_else(|_| part("module_init", "init_size")));
+            parts.push(
+                part("core_layout.base", "core_layout.size").or_else(|_| part("module_core", "core_size"))?,
+            );
+            parts.extend(
+                part("init_layout.base", "init_layout.size").or_else(|_| part("module_init", "init_size")),
+            );
             // Split off the core by architectures that want data elsewhere (5.18 to 6.3).
             parts.extend(part("data_layout.base", "data_layout.size"));
         }
@@ -81,7 +85,7 @@ impl ModuleLayout {
             name: name.offset()..name_end,
             parts,
             per_cpu: part("percpu", "percpu_size").ok(),
-            kallsyms: module.member("kallsyms").ok().map(|m| m.offset()),
+            kallsyms: module.member("kallsyms").ok().map(Member::offset),
             table: TableLayout::new(types).ok(),
         })
     }
@@ -96,7 +100,7 @@ impl TableLayout {
             symtab: table.member("symtab")?.offset(),
             num_symtab: Field { offset: count.offset(), bytes: count.size()? },
             strtab: table.member("strtab")?.offset(),
-            typetab: table.member("typetab").ok().map(|m| m.offset()),
+            typetab: table.member("typetab").ok().map(Member::offset),
         })
     }
 }
@@ -142,15 +146,26 @@ impl ModuleSymbols {
     ///
     /// # Errors
     /// When `kaddr` is no module, or can't be read.
-    pub fn read(memory: &KernelMemory<'_>, layout: &ModuleLayout, kaddr: KVirtAddr, limits: &Limits) -> Result<Self, ModuleError> {
-        let place = |offset: u64| kaddr.checked_add(offset).ok_or_else(|| bad(kaddr, "it is at the end of the address space"));
+    pub fn read(
+        memory: &KernelMemory<'_>,
+        layout: &ModuleLayout,
+        kaddr: KVirtAddr,
+        limits: &Limits,
+    ) -> Result<Self, ModuleError> {
+        let place = |offset: u64| {
+            kaddr.checked_add(offset).ok_or_else(|| bad(kaddr, "it is at the end of the address space"))
+        };
         if kaddr.checked_add(layout.bytes).is_none() {
             return Err(bad(kaddr, "it is at the end of the address space"));
         }
         let unreadable = |source| ModuleError::Unreadable { kaddr, source };
-        let name_bytes = usize::try_from(layout.name.end.saturating_sub(layout.name.start)).unwrap_or_default().min(NAME);
+        let name_bytes =
+            usize::try_from(layout.name.end.saturating_sub(layout.name.start)).unwrap_or_default().min(NAME);
         let name = memory.read_cstr(place(layout.name.start)?, name_bytes).map_err(unreadable)?;
-        let name = String::from_utf8(name).ok().filter(|n| is_module_name(n)).ok_or_else(|| bad(kaddr, "it has no name"))?;
+        let name = String::from_utf8(name)
+            .ok()
+            .filter(|n| is_module_name(n))
+            .ok_or_else(|| bad(kaddr, "it has no name"))?;
         let span = |(base, size): &(u64, Field)| -> Result<Range<u64>, ModuleError> {
             let base = memory.read_u64(place(*base)?).map_err(unreadable)?;
             let size = number(memory, place(size.offset)?, size.bytes).map_err(unreadable)?;
@@ -163,19 +178,38 @@ impl ModuleSymbols {
         }
         ranges.retain(|r| r.start != 0 && !r.is_empty());
         let per_cpu = layout.per_cpu.as_ref().and_then(|p| span(p).ok()).filter(|r| !r.is_empty());
-        let mut module = Self { name: name.into(), kaddr, ranges, per_cpu, table: Vec::new(), names: Vec::new(), gap: None };
+        let mut module = Self {
+            name: name.into(),
+            kaddr,
+            ranges,
+            per_cpu,
+            table: Vec::new(),
+            names: Vec::new(),
+            gap: None,
+        };
         if let Err(gap) = module.read_table(memory, layout, limits) {
             module.gap = Some(gap);
         }
         Ok(module)
     }
 
-    fn read_table(&mut self, memory: &KernelMemory<'_>, layout: &ModuleLayout, limits: &Limits) -> Result<(), String> {
+    fn read_table(
+        &mut self,
+        memory: &KernelMemory<'_>,
+        layout: &ModuleLayout,
+        limits: &Limits,
+    ) -> Result<(), String> {
         let (Some(kallsyms), Some(table)) = (layout.kallsyms, &layout.table) else {
             return Err("this kernel's struct module has no kallsyms".into());
         };
         let text = |e: MemError| e.to_string();
-        let at = self.kaddr.checked_add(kallsyms).map(|at| memory.read_ptr(at)).transpose().map_err(text)?.unwrap_or_default();
+        let at = self
+            .kaddr
+            .checked_add(kallsyms)
+            .map(|at| memory.read_ptr(at))
+            .transpose()
+            .map_err(text)?
+            .unwrap_or_default();
         if at.is_null() || at.checked_add(table.bytes).is_none() {
             return Err("the module has no symbol table".into());
         }
@@ -196,7 +230,9 @@ impl ModuleSymbols {
         let (records, _) = symbols.bytes.as_chunks::<ELF_SYM>();
         let mut furthest = 0_u32;
         for (number, record) in records.iter().enumerate() {
-            let (Some(name), Some(section), Some(value)) = (le::u32_at(record, 0), le::u16_at(record, 6), le::u64_at(record, 8)) else {
+            let (Some(name), Some(section), Some(value)) =
+                (le::u32_at(record, 0), le::u16_at(record, 6), le::u64_at(record, 8))
+            else {
                 continue;
             };
             // Section 0 is «undefined»: the symbol of somebody else. Name 0 is none.
@@ -214,7 +250,8 @@ impl ModuleSymbols {
         let wanted = usize::try_from(furthest).unwrap_or_default().saturating_add(NAME);
         let names = memory.read_sparse(strtab, wanted);
         // The last name's end is not known; what is missing only behind it is not missed.
-        let gone = names.missing.iter().find(|m| m.range.start <= usize::try_from(furthest).unwrap_or_default());
+        let gone =
+            names.missing.iter().find(|m| m.range.start <= usize::try_from(furthest).unwrap_or_default());
         if let Some(missing) = gone {
             self.gap = Some(format!("names of the module's symbols are missing: {}", missing.why));
         }

@@ -47,7 +47,8 @@ impl Symbols {
     /// The symbols that VMCOREINFO names, and the kernel's table where it could be read.
     #[must_use]
     pub fn new(info: &Vmcoreinfo, kernel: Option<Kallsyms>) -> Self {
-        let name = |key: &str| key.strip_prefix("SYMBOL(").and_then(|k| k.strip_suffix(')')).map(str::to_owned);
+        let name =
+            |key: &str| key.strip_prefix("SYMBOL(").and_then(|k| k.strip_suffix(')')).map(str::to_owned);
         let named = info.entries().iter().filter_map(|e| {
             let name = name(&e.key)?;
             let address = info.symbol(&name)?;
@@ -92,7 +93,9 @@ impl Symbols {
     pub fn all(&self, name: &str) -> Vec<Symbol> {
         let mut found = self.kernel.as_ref().map(|k| k.all(name)).unwrap_or_default();
         if found.is_empty() {
-            found.extend(self.named.iter().filter(|(n, _)| n == name).map(|(_, address)| bare(name, *address)));
+            found.extend(
+                self.named.iter().filter(|(n, _)| n == name).map(|(_, address)| bare(name, *address)),
+            );
         }
         found.extend(self.modules.iter().filter_map(|m| m.symbol(name)));
         found

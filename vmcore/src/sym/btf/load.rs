@@ -9,7 +9,7 @@ use crate::addr::KVirtAddr;
 use crate::limits::Limits;
 use crate::raw::btf::{self as raw, BtfHeader};
 use crate::sym::Symbols;
-use crate::sym::image::Image;
+use crate::sym::image::{Image, read_table};
 use crate::xlat::KernelMemory;
 
 /// The kernel's own types are megabytes; smaller tables in its image are those of built-in BPF programs.
@@ -41,14 +41,18 @@ pub fn find_kernel_btf(
         return Ok((start, len, BtfSource::Symbols));
     }
     if symbols.kernel().is_some() && named.is_none() {
-        return Err(BtfError::Unreadable { why: "the kernel was built without BTF (it has no symbol __start_BTF)".into() });
+        return Err(BtfError::Unreadable {
+            why: "the kernel was built without BTF (it has no symbol __start_BTF)".into(),
+        });
     }
     let stext = stext.or_else(|| symbols.address("_stext"));
     let found = [24_u8, 32].iter().find_map(|header_bytes| {
         let first = [0x9f, 0xeb, raw::VERSION, 0, *header_bytes, 0, 0, 0, 0, 0, 0, 0];
         Image::of(memory, stext).search(memory, &first, |at| whole(memory, at, limits).map(|len| (at, len)))
     });
-    let none = || BtfError::Unreadable { why: "no BTF is in the part of the kernel's image that is in the dump".into() };
+    let none = || BtfError::Unreadable {
+        why: "no BTF is in the part of the kernel's image that is in the dump".into(),
+    };
     found.map(|(at, len)| (at, len, BtfSource::Scan)).ok_or_else(none)
 }
 
@@ -57,11 +61,14 @@ fn whole(memory: &KernelMemory<'_>, at: KVirtAddr, limits: &Limits) -> Option<u6
     let mut bytes = [0_u8; size_of::<BtfHeader>()];
     memory.read(at, &mut bytes).ok()?;
     let header = BtfHeader::read_from_bytes(&bytes).ok()?;
-    let plausible = header.type_len.get() >= SMALLEST && header.str_off.get() >= header.type_len.get() && header.str_len.get() >= SMALLEST;
+    let plausible = header.type_len.get() >= SMALLEST
+        && header.str_off.get() >= header.type_len.get()
+        && header.str_len.get() >= SMALLEST;
     let end = u64::from(header.str_off.get()).saturating_add(u64::from(header.str_len.get()));
     let len = end.saturating_add(u64::from(header.hdr_len.get()));
     // The first string is the empty one.
-    let strings = at.checked_add(u64::from(header.hdr_len.get()))?.checked_add(u64::from(header.str_off.get()))?;
+    let strings =
+        at.checked_add(u64::from(header.hdr_len.get()))?.checked_add(u64::from(header.str_off.get()))?;
     (plausible && len <= limits.btf_bytes && memory.read_u8(strings).ok()? == 0).then_some(len)
 }
 
@@ -97,7 +104,7 @@ pub fn load_module_btf(
 }
 
 fn read(memory: &KernelMemory<'_>, at: KVirtAddr, len: u64, base: Option<Arc<Btf>>) -> Result<Btf, BtfError> {
-    let mut bytes = memory.read_sparse(at, usize::try_from(len).unwrap_or_default());
+    let mut bytes = read_table(memory, at, usize::try_from(len).unwrap_or_default());
     let missing: usize = bytes.missing.iter().map(|m| m.range.len()).sum();
     let why = bytes.missing.first().map(|m| m.why.to_string());
     if let Some(first) = bytes.missing.first().filter(|m| m.range.start == 0) {

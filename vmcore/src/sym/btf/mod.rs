@@ -144,8 +144,12 @@ impl Btf {
     /// # Errors
     /// When there is none.
     pub fn structure(&self, name: &str) -> Result<Struct<'_>, TypeError> {
-        let direct = self.named(name).filter(|t| matches!(t.kind(), Kind::Struct | Kind::Union)).find_map(|t| t.as_struct().ok());
-        let aliased = || self.named(name).filter(|t| t.kind() == Kind::Typedef).find_map(|t| t.as_struct().ok());
+        let direct = self
+            .named(name)
+            .filter(|t| matches!(t.kind(), Kind::Struct | Kind::Union))
+            .find_map(|t| t.as_struct().ok());
+        let aliased =
+            || self.named(name).filter(|t| t.kind() == Kind::Typedef).find_map(|t| t.as_struct().ok());
         // A lookup borrows the name only while it runs; what it finds borrows the table.
         let found = direct.or_else(aliased).map(|s| s.ty().id());
         let id = found.ok_or_else(|| TypeError::NoType { what: "struct", name: name.to_owned() })?;
@@ -154,7 +158,9 @@ impl Btf {
 
     /// All structs and unions of that name.
     pub fn structures<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Struct<'a>> + 'a {
-        self.named(name).filter(|t| matches!(t.kind(), Kind::Struct | Kind::Union)).filter_map(|t| t.as_struct().ok())
+        self.named(name)
+            .filter(|t| matches!(t.kind(), Kind::Struct | Kind::Union))
+            .filter_map(|t| t.as_struct().ok())
     }
 
     /// An enum by its name, or by a typedef's.
@@ -162,7 +168,8 @@ impl Btf {
     /// # Errors
     /// When there is none.
     pub fn enumeration(&self, name: &str) -> Result<Enum<'_>, TypeError> {
-        let found = self.named(name).filter_map(|t| t.resolve().ok()).find(|t| t.kind() == Kind::Enum).map(Type::id);
+        let found =
+            self.named(name).filter_map(|t| t.resolve().ok()).find(|t| t.kind() == Kind::Enum).map(Type::id);
         let id = found.ok_or_else(|| TypeError::NoType { what: "enum", name: name.to_owned() })?;
         Ok(Enum::new(self.by_id(id)?))
     }
@@ -196,7 +203,11 @@ impl Btf {
     /// # Errors
     /// When BTF does not tell it.
     pub fn variable(&self, name: &str) -> Result<Type<'_>, TypeError> {
-        let found = self.named(name).find(|t| t.kind() == Kind::Variable).and_then(|t| t.target().ok().flatten()).map(Type::id);
+        let found = self
+            .named(name)
+            .find(|t| t.kind() == Kind::Variable)
+            .and_then(|t| t.target().ok().flatten())
+            .map(Type::id);
         let id = found.ok_or_else(|| TypeError::NoType { what: "variable", name: name.to_owned() })?;
         Ok(self.by_id(id)?)
     }

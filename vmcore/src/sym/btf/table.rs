@@ -28,7 +28,11 @@ pub struct Btf {
 
 impl std::fmt::Debug for Btf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Btf").field("types", &self.at.len()).field("first_id", &self.first_id).field("damage", &self.damage).finish_non_exhaustive()
+        f.debug_struct("Btf")
+            .field("types", &self.at.len())
+            .field("first_id", &self.first_id)
+            .field("damage", &self.damage)
+            .finish_non_exhaustive()
     }
 }
 
@@ -52,7 +56,8 @@ impl Btf {
     }
 
     fn parse_on(data: Vec<u8>, base: Option<Arc<Btf>>) -> Result<Self, BtfError> {
-        let (header, _) = BtfHeader::read_from_prefix(&data).map_err(|_| BtfError::Short { len: data.len() })?;
+        let (header, _) =
+            BtfHeader::read_from_prefix(&data).map_err(|_| BtfError::Short { len: data.len() })?;
         if header.magic.get() != raw::MAGIC {
             return Err(BtfError::Magic { found: header.magic.get() });
         }
@@ -88,7 +93,17 @@ impl Btf {
             Some(base) => (base.end_id(), base.end_string()),
             None => (1, 0),
         };
-        Ok(Self { data, types, strings, at, first_id, base_strings, base, damage: damage.or(broken), index: OnceLock::new() })
+        Ok(Self {
+            data,
+            types,
+            strings,
+            at,
+            first_id,
+            base_strings,
+            base,
+            damage: damage.or(broken),
+            index: OnceLock::new(),
+        })
     }
 
     /// What is wrong with the table, where it could be read in part only.
@@ -197,7 +212,15 @@ impl Btf {
             let Ok((fixed, _)) = BtfType::read_from_prefix(bytes) else { continue };
             let indexed = matches!(
                 fixed.kind(),
-                kind::INT | kind::STRUCT | kind::UNION | kind::ENUM | kind::TYPEDEF | kind::VAR | kind::DATASEC | kind::FLOAT | kind::ENUM64
+                kind::INT
+                    | kind::STRUCT
+                    | kind::UNION
+                    | kind::ENUM
+                    | kind::TYPEDEF
+                    | kind::VAR
+                    | kind::DATASEC
+                    | kind::FLOAT
+                    | kind::ENUM64
             );
             if indexed && fixed.name_off.get() != 0 {
                 index.push((hash(self.string(fixed.name_off.get())), id));
@@ -220,7 +243,12 @@ fn layouts(data: &[u8], header: BtfHeader) -> Vec<(u8, u8)> {
     let range = usize::try_from(start).unwrap_or(usize::MAX)..usize::try_from(end).unwrap_or(usize::MAX);
     let bytes = data.get(range).unwrap_or_default();
     let (found, _) = bytes.as_chunks::<4>();
-    found.iter().take(128).filter_map(|c| BtfLayout::read_from_bytes(c).ok()).map(|l| (l.info_sz, l.elem_sz)).collect()
+    found
+        .iter()
+        .take(128)
+        .filter_map(|c| BtfLayout::read_from_bytes(c).ok())
+        .map(|l| (l.info_sz, l.elem_sz))
+        .collect()
 }
 
 /// Where each type begins, and why the search ended early if it did.
@@ -231,15 +259,23 @@ fn find_types(types: &[u8], layouts: &[(u8, u8)]) -> (Vec<u32>, Option<String>) 
         let Ok((fixed, _)) = BtfType::read_from_prefix(bytes) else {
             return (found, Some(format!("the last {} bytes of the BTF types are no type", bytes.len())));
         };
-        let layout = raw::known_layout(fixed.kind()).or_else(|| layouts.get(usize::from(fixed.kind())).copied());
+        let layout =
+            raw::known_layout(fixed.kind()).or_else(|| layouts.get(usize::from(fixed.kind())).copied());
         let (Some((once, each)), false) = (layout, fixed.kind() == 0) else {
-            let why = format!("BTF type {} (at byte {at:#x} of the types) is of unknown kind {}", found.len().saturating_add(1), fixed.kind());
+            let why = format!(
+                "BTF type {} (at byte {at:#x} of the types) is of unknown kind {}",
+                found.len().saturating_add(1),
+                fixed.kind()
+            );
             return (found, Some(why));
         };
         let elements = usize::try_from(fixed.vlen()).unwrap_or(usize::MAX).saturating_mul(usize::from(each));
         let size = size_of::<BtfType>().saturating_add(usize::from(once)).saturating_add(elements);
         if size > bytes.len() {
-            let why = format!("BTF type {} (at byte {at:#x} of the types) reaches past the end of the types", found.len().saturating_add(1));
+            let why = format!(
+                "BTF type {} (at byte {at:#x} of the types) reaches past the end of the types",
+                found.len().saturating_add(1)
+            );
             return (found, Some(why));
         }
         let Ok(start) = u32::try_from(at) else { break };

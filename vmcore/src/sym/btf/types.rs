@@ -118,7 +118,9 @@ impl<'a> Type<'a> {
     /// When it refers to a type that does not exist.
     pub fn target(self) -> Result<Option<Self>, BtfError> {
         let id = match self.kind() {
-            Kind::Pointer | Kind::Typedef | Kind::Qualifier | Kind::Variable | Kind::Function => self.fixed.map(|f| f.size_or_type.get()),
+            Kind::Pointer | Kind::Typedef | Kind::Qualifier | Kind::Variable | Kind::Function => {
+                self.fixed.map(|f| f.size_or_type.get())
+            }
             Kind::Array => le::u32_at(self.rest, 0),
             _ => None,
         };
@@ -159,9 +161,10 @@ impl<'a> Type<'a> {
                     ty = element;
                     continue;
                 }
-                (Kind::Int | Kind::Struct | Kind::Union | Kind::Enum | Kind::Float | Kind::Section, Some(fixed)) => {
-                    u64::from(fixed.size_or_type.get())
-                }
+                (
+                    Kind::Int | Kind::Struct | Kind::Union | Kind::Enum | Kind::Float | Kind::Section,
+                    Some(fixed),
+                ) => u64::from(fixed.size_or_type.get()),
                 _ => 0,
             };
             return factor.checked_mul(own).ok_or(BtfError::TooBig { id: self.id });
@@ -207,7 +210,8 @@ impl<'a> Type<'a> {
 
     /// The members of a struct or union, as they are written: unnamed ones included, nothing of what they hold.
     pub fn members(self) -> impl Iterator<Item = Member<'a>> {
-        let records = if matches!(self.kind(), Kind::Struct | Kind::Union) { self.elements::<12>() } else { &[] };
+        let records =
+            if matches!(self.kind(), Kind::Struct | Kind::Union) { self.elements::<12>() } else { &[] };
         let flagged = self.fixed.is_some_and(BtfType::kind_flag);
         let btf = self.btf;
         records.iter().filter_map(move |r| {
@@ -234,7 +238,9 @@ impl<'a> Type<'a> {
             kind::ENUM64 => (&[], self.elements::<12>()),
             _ => (&[], &[]),
         };
-        let text = move |offset: Option<u32>| std::str::from_utf8(btf.string(offset.unwrap_or_default())).unwrap_or_default();
+        let text = move |offset: Option<u32>| {
+            std::str::from_utf8(btf.string(offset.unwrap_or_default())).unwrap_or_default()
+        };
         let narrow = narrow.iter().map(move |r| {
             let bits = le::u32_at(r, 4).unwrap_or_default();
             // Before 6.0 (kernel commit 6089fb325cf7) enums had no sign flag, and their values were all taken as signed.
@@ -242,7 +248,9 @@ impl<'a> Type<'a> {
             let value = if signed || small >= 0 { i64::from(small) } else { i64::from(bits) };
             (text(le::u32_at(r, 0)), value)
         });
-        let wide = wide.iter().map(move |r| (text(le::u32_at(r, 0)), le::u64_at(r, 4).unwrap_or_default().cast_signed()));
+        let wide = wide
+            .iter()
+            .map(move |r| (text(le::u32_at(r, 0)), le::u64_at(r, 4).unwrap_or_default().cast_signed()));
         narrow.chain(wide)
     }
 
@@ -253,7 +261,9 @@ impl<'a> Type<'a> {
     pub fn as_struct(self) -> Result<Struct<'a>, TypeError> {
         let ty = self.resolve()?;
         match ty.kind() {
-            Kind::Struct | Kind::Union => Ok(Struct { ty, name: if ty.name().is_empty() { self.name() } else { ty.name() } }),
+            Kind::Struct | Kind::Union => {
+                Ok(Struct { ty, name: if ty.name().is_empty() { self.name() } else { ty.name() } })
+            }
             _ => Err(TypeError::NotAStruct { name: self.name().to_owned(), kind: ty.kind() }),
         }
     }
@@ -274,7 +284,9 @@ impl<'a> Type<'a> {
 /// A bitfield of a struct without `kind_flag` (pahole before 1.13): the integer's own encoding tells the bits.
 fn plain_bitfield(ty: Type<'_>, offset: u64) -> (u64, Option<u32>) {
     let Ok(resolved) = ty.resolve() else { return (offset, None) };
-    let (Kind::Int, Some(fixed), Some(encoding)) = (resolved.kind(), resolved.fixed, le::u32_at(resolved.rest, 0)) else {
+    let (Kind::Int, Some(fixed), Some(encoding)) =
+        (resolved.kind(), resolved.fixed, le::u32_at(resolved.rest, 0))
+    else {
         return (offset, None);
     };
     let bits = encoding & 0xff;
@@ -387,7 +399,8 @@ impl<'a> Struct<'a> {
     /// # Errors
     /// When there is none of that name.
     pub fn member(self, path: &str) -> Result<Member<'a>, TypeError> {
-        self.find(path)?.ok_or_else(|| TypeError::NoMember { of: self.name.to_owned(), names: path.to_owned() })
+        self.find(path)?
+            .ok_or_else(|| TypeError::NoMember { of: self.name.to_owned(), names: path.to_owned() })
     }
 
     /// The first of several names that the struct has: members were renamed and moved, so the newest kernel's name stands first.
@@ -428,7 +441,8 @@ impl<'a> Struct<'a> {
                     return Ok(None);
                 }
                 let skipped = element.size()?.saturating_mul(u64::from(place)).saturating_mul(8);
-                member = Member { ty: element, bit_offset: member.bit_offset.saturating_add(skipped), ..member };
+                member =
+                    Member { ty: element, bit_offset: member.bit_offset.saturating_add(skipped), ..member };
             }
             before = before.saturating_add(member.bit_offset);
             found = Some(member);
@@ -439,13 +453,14 @@ impl<'a> Struct<'a> {
 
 /// A member by name, in `ty` or in its unnamed structs and unions.
 fn find_direct<'a>(ty: Type<'a>, name: &[u8]) -> Result<Option<Member<'a>>, TypeError> {
+    let outermost = ty;
     let mut open = vec![(ty, 0_u64, 0_usize)];
     let mut seen = 0_usize;
     while let Some((ty, before, depth)) = open.pop() {
         for member in ty.members() {
             seen = seen.saturating_add(1);
             if seen > MEMBERS {
-                return Err(TypeError::TooDeep { of: ty.name().to_owned() });
+                return Err(TypeError::TooDeep { of: outermost.name().to_owned() });
             }
             let place = before.saturating_add(member.bit_offset);
             if member.name_off == 0 {
@@ -485,7 +500,9 @@ impl<'a> Enum<'a> {
     /// When the enum has none of that name.
     pub fn value(self, name: &str) -> Result<i64, TypeError> {
         let found = self.ty.enumerators().find(|(n, _)| *n == name);
-        found.map(|(_, value)| value).ok_or_else(|| TypeError::NoMember { of: self.ty.name().to_owned(), names: name.to_owned() })
+        found
+            .map(|(_, value)| value)
+            .ok_or_else(|| TypeError::NoMember { of: self.ty.name().to_owned(), names: name.to_owned() })
     }
 
     /// The first enumerator with this value.

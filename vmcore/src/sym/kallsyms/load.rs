@@ -10,6 +10,7 @@ use super::{Found, Kallsyms, KallsymsError, Parts};
 use crate::addr::KVirtAddr;
 use crate::format::vmcoreinfo::Vmcoreinfo;
 use crate::limits::Limits;
+use crate::sym::image::read_table;
 use crate::xlat::{KernelMemory, Sparse};
 
 /// What follows the names at least (markers), and what one name takes at most on average. Bounds what is read for them.
@@ -19,7 +20,11 @@ const NAME_BYTES: usize = 64;
 ///
 /// # Errors
 /// When both ways fail; the reason is the second one's unless VMCOREINFO named the table.
-pub fn load(memory: &KernelMemory<'_>, info: &Vmcoreinfo, limits: &Limits) -> Result<Kallsyms, KallsymsError> {
+pub fn load(
+    memory: &KernelMemory<'_>,
+    info: &Vmcoreinfo,
+    limits: &Limits,
+) -> Result<Kallsyms, KallsymsError> {
     match by_vmcoreinfo(memory, info, limits) {
         Ok(symbols) => Ok(symbols),
         Err(named) => scan(memory, info.symbol("_stext"), limits).map_err(|searched| match named {
@@ -33,12 +38,20 @@ pub fn load(memory: &KernelMemory<'_>, info: &Vmcoreinfo, limits: &Limits) -> Re
 ///
 /// # Errors
 /// When nothing is found that fits together.
-pub fn scan(memory: &KernelMemory<'_>, stext: Option<KVirtAddr>, limits: &Limits) -> Result<Kallsyms, KallsymsError> {
+pub fn scan(
+    memory: &KernelMemory<'_>,
+    stext: Option<KVirtAddr>,
+    limits: &Limits,
+) -> Result<Kallsyms, KallsymsError> {
     let tables = scan::find(memory, stext, limits)?;
     build(memory, &tables, stext, limits, Found::Scan)
 }
 
-fn by_vmcoreinfo(memory: &KernelMemory<'_>, info: &Vmcoreinfo, limits: &Limits) -> Result<Kallsyms, KallsymsError> {
+fn by_vmcoreinfo(
+    memory: &KernelMemory<'_>,
+    info: &Vmcoreinfo,
+    limits: &Limits,
+) -> Result<Kallsyms, KallsymsError> {
     let key = |key: &'static str| info.symbol(key).ok_or(KallsymsError::NoKey { key });
     let base = info.symbol("kallsyms_relative_base").map(|at| memory.read_u64(at).map(KVirtAddr));
     // A base that can't be read leaves the one encoding that needs none.
@@ -72,7 +85,8 @@ fn build(
 ) -> Result<Kallsyms, KallsymsError> {
     let mut notes = Vec::new();
     let tokens = read_tokens(memory, tables)?;
-    let announced = memory.read_u32(tables.num_syms).map_err(|why| unreadable("the count", tables.num_syms, &why))?;
+    let announced =
+        memory.read_u32(tables.num_syms).map_err(|why| unreadable("the count", tables.num_syms, &why))?;
     let count = usize::try_from(announced).unwrap_or(usize::MAX);
     if count == 0 || count > limits.symbols {
         let why = format!("it counts {announced} symbols");
@@ -88,37 +102,71 @@ fn build(
     }
     let stext_at = numbers_of(&tokens, &bytes.bytes, &places, "_stext");
     let known = stext.map(|at| (stext_at.as_slice(), at));
-    let mut best: Option<(addresses::Fit, Encoding, Sparse)> = None;
-    for (table, encoding) in &tables.candidates {
-        let bytes = memory.read_sparse(*table, count.saturating_mul(encoding.width()));
-        let fit = addresses::fit(*encoding, &bytes.bytes, count, known);
+    let mut best: Option<(addresses::Fit, KVirtAddr, Encoding)> = None;
+    // Candidates for one place stand together: its bytes are read once.
+    let mut read: Option<(KVirtAddr, Part)> = None;
+    for (at, encoding) in &tables.candidates {
+        let len = count.saturating_mul(encoding.width());
+        let part = match read.take().filter(|(place, part)| place == at && part.bytes.len() == len) {
+            Some((_, part)) => part,
+            None => Part::new(read_table(memory, *at, len)),
+        };
+        let fit = addresses::fit(*encoding, &part.bytes, count, known, &part.holes);
         if best.as_ref().is_none_or(|(other, ..)| fit > *other) {
-            best = Some((fit, *encoding, bytes));
+            best = Some((fit, *at, *encoding));
         }
+        read = Some((*at, part));
     }
-    let nothing = || KallsymsError::Damaged { what: "the addresses", at: tables.names, why: "no table of them is known".into() };
-    let (fit, encoding, table) = best.ok_or_else(nothing)?;
-    let at = tables.candidates.iter().find(|(_, e)| *e == encoding).map_or(tables.names, |(at, _)| *at);
+    let nothing = || KallsymsError::Damaged {
+        what: "the addresses",
+        at: tables.names,
+        why: "no table of them is known".into(),
+    };
+    let (fit, at, encoding) = best.ok_or_else(nothing)?;
+    let table = read_table(memory, at, count.saturating_mul(encoding.width()));
     let holes: Vec<Range<usize>> = table.missing.iter().map(|m| m.range.clone()).collect();
     let missing: usize = holes.iter().map(Range::len).sum();
     if missing >= table.bytes.len() {
         let why = table.missing.first().map(|m| m.why.to_string()).unwrap_or_default();
         return Err(KallsymsError::Unreadable { what: "the addresses", at, why });
     }
+    let gone = missing.checked_div(encoding.width()).unwrap_or_default();
     if missing > 0 {
-        let gone = missing.checked_div(encoding.width()).unwrap_or_default();
         notes.push(format!("the addresses of {gone} of {count} symbols are not in the dump"));
     }
-    // Nine of ten: a few descend where pages are missing; a wrong encoding is far below.
-    let needed = count.saturating_sub(missing).saturating_mul(9).checked_div(10).unwrap_or_default();
-    if fit.ascending < needed && !fit.stext {
-        let why = format!("in no known encoding do they ascend ({} of {count} at best)", fit.ascending);
+    // In a sound table none falls, and a fifth at most are aliases; a wrong encoding is far from that.
+    let plausible = fit.falling.0.saturating_mul(10) <= count
+        && fit.rising.saturating_mul(2) >= count.saturating_sub(gone);
+    if !plausible && !fit.stext {
+        let why = format!("in no known encoding do they ascend ({} of {count} at best)", fit.rising);
         return Err(KallsymsError::Damaged { what: "the addresses", at, why });
     }
     if let Some(stext) = stext.filter(|_| !fit.stext) {
         notes.push(format!("no symbol _stext is at {stext}, where VMCOREINFO says it is"));
     }
-    Ok(Kallsyms::assemble(Parts { names: bytes.bytes, tokens, places, table: table.bytes, holes, encoding, found, notes }))
+    Ok(Kallsyms::assemble(Parts {
+        names: bytes.bytes,
+        tokens,
+        places,
+        table: table.bytes,
+        holes,
+        encoding,
+        found,
+        notes,
+    }))
+}
+
+/// A table that was read, and which of its bytes are not real.
+struct Part {
+    bytes: Vec<u8>,
+    holes: Vec<Range<usize>>,
+}
+
+impl Part {
+    fn new(sparse: Sparse) -> Self {
+        let holes = sparse.missing.iter().map(|m| m.range.clone()).collect();
+        Self { bytes: sparse.bytes, holes }
+    }
 }
 
 fn unreadable(what: &'static str, at: KVirtAddr, why: &crate::error::MemError) -> KallsymsError {
@@ -127,23 +175,35 @@ fn unreadable(what: &'static str, at: KVirtAddr, why: &crate::error::MemError) -
 
 pub(super) fn read_tokens(memory: &KernelMemory<'_>, tables: &Tables) -> Result<Tokens, KallsymsError> {
     let mut index = [0_u8; Tokens::INDEX_BYTES];
-    memory.read(tables.token_index, &mut index).map_err(|why| unreadable("the token index", tables.token_index, &why))?;
+    memory
+        .read(tables.token_index, &mut index)
+        .map_err(|why| unreadable("the token index", tables.token_index, &why))?;
     let table = memory.read_sparse(tables.token_table, Tokens::table_bytes(&index));
     if let Some(missing) = table.missing.first().filter(|m| m.range.start == 0) {
         return Err(unreadable("the token table", tables.token_table, &missing.why));
     }
-    Tokens::new(table.bytes, &index).map_err(|why| KallsymsError::Damaged { what: "the token table", at: tables.token_table, why })
+    Tokens::new(table.bytes, &index).map_err(|why| KallsymsError::Damaged {
+        what: "the token table",
+        at: tables.token_table,
+        why,
+    })
 }
 
 /// Reads the names and finds each of them.
-fn read_names(memory: &KernelMemory<'_>, tables: &Tables, count: usize) -> Result<(Sparse, Places), KallsymsError> {
+fn read_names(
+    memory: &KernelMemory<'_>,
+    tables: &Tables,
+    count: usize,
+) -> Result<(Sparse, Places), KallsymsError> {
     let most = count.saturating_mul(NAME_BYTES).saturating_add(1 << 16);
     // The token table follows the names and their markers in all kernels so far.
     let between = tables.token_table.0.checked_sub(tables.names.0).and_then(|n| usize::try_from(n).ok());
-    let mut len = between.filter(|n| *n <= most).unwrap_or_else(|| count.saturating_mul(20).saturating_add(1 << 16));
+    let mut len =
+        between.filter(|n| *n <= most).unwrap_or_else(|| count.saturating_mul(20).saturating_add(1 << 16));
     loop {
-        let bytes = memory.read_sparse(tables.names, len);
-        if let Some(missing) = bytes.missing.first().filter(|m| m.range.len() == len) {
+        let bytes = read_table(memory, tables.names, len);
+        let gone: usize = bytes.missing.iter().map(|m| m.range.len()).sum();
+        if let Some(missing) = bytes.missing.first().filter(|_| gone == len) {
             return Err(unreadable("the names", tables.names, &missing.why));
         }
         let holes: Vec<Range<usize>> = bytes.missing.iter().map(|m| m.range.clone()).collect();
@@ -167,5 +227,12 @@ pub(super) fn numbers_of(tokens: &Tokens, names: &[u8], places: &Places, name: &
         let compressed = names.get(places.form.name(names, at)?)?;
         tokens.is(compressed, name).then_some(())
     };
-    places.at.iter().enumerate().filter(|(_, at)| matches(at).is_some()).map(|(number, _)| number).take(64).collect()
+    places
+        .at
+        .iter()
+        .enumerate()
+        .filter(|(_, at)| matches(at).is_some())
+        .map(|(number, _)| number)
+        .take(64)
+        .collect()
 }

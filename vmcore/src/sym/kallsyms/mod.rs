@@ -67,7 +67,9 @@ pub enum KallsymsError {
         why: String,
     },
     /// Nothing in the kernel's image looks like the table.
-    #[error("no symbol table is in the {bytes} bytes of the kernel's image that could be read from {start} on")]
+    #[error(
+        "no symbol table is in the {bytes} bytes of the kernel's image that could be read from {start} on"
+    )]
     NotFound {
         /// Where the search began.
         start: KVirtAddr,
@@ -128,7 +130,8 @@ impl Kallsyms {
         let mut at = Vec::with_capacity(announced);
         for (symbol, place) in places.at.iter().enumerate() {
             let start = symbol.saturating_mul(width);
-            let gone = *place == LOST || holes.iter().any(|h| h.start < start.saturating_add(width) && start < h.end);
+            let gone = *place == LOST
+                || holes.iter().any(|h| h.start < start.saturating_add(width) && start < h.end);
             if let (false, Some(address)) = (gone, encoding.address(&table, symbol)) {
                 addresses.push(address);
                 at.push(*place);
@@ -145,10 +148,22 @@ impl Kallsyms {
         }
         names.shrink_to_fit();
         let form = places.form;
-        let mut this =
-            Self { names, tokens, form, encoding, found, announced, notes, addresses, at, per_cpu: None, by_name: OnceLock::new() };
+        let mut this = Self {
+            names,
+            tokens,
+            form,
+            encoding,
+            found,
+            announced,
+            notes,
+            addresses,
+            at,
+            per_cpu: None,
+            by_name: OnceLock::new(),
+        };
         let first = |name: &str| this.all(name).first().map(|s| s.address.0);
-        this.per_cpu = first("__per_cpu_start").zip(first("__per_cpu_end")).filter(|(start, end)| start < end);
+        this.per_cpu =
+            first("__per_cpu_start").zip(first("__per_cpu_end")).filter(|(start, end)| start < end);
         this
     }
 
@@ -274,7 +289,14 @@ impl Kallsyms {
             };
             end.checked_sub(address).filter(|size| *size <= FARTHEST)
         });
-        Some(Symbol { name, address: KVirtAddr(address), size, letter: char::from(letter), module: None, per_cpu })
+        Some(Symbol {
+            name,
+            address: KVirtAddr(address),
+            size,
+            letter: char::from(letter),
+            module: None,
+            per_cpu,
+        })
     }
 
     fn build_index(&self) -> Vec<(u32, u32)> {

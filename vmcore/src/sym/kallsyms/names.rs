@@ -113,7 +113,12 @@ pub(super) fn marked(bytes: &[u8], places: &Places) -> bool {
     // The padding depends on where the names begin, which here is not known: up to 15 bytes.
     (0..16).filter_map(|pad| places.end.checked_add(pad)).any(|start| {
         MarkerWidth::ALL.iter().any(|width| {
-            places.at.iter().step_by(BLOCK).enumerate().all(|(block, at)| width.get(bytes, start, block) == Some(u64::from(*at)))
+            places
+                .at
+                .iter()
+                .step_by(BLOCK)
+                .enumerate()
+                .all(|(block, at)| width.get(bytes, start, block) == Some(u64::from(*at)))
         })
     })
 }
@@ -133,10 +138,19 @@ fn salvage(bytes: &[u8], count: usize, missing: &[Range<usize>]) -> Option<Place
     (kept(&best) > 0).then_some(best)
 }
 
-fn by_markers(bytes: &[u8], count: usize, missing: &[Range<usize>], form: LengthForm, start: usize, width: MarkerWidth) -> Places {
+fn by_markers(
+    bytes: &[u8],
+    count: usize,
+    missing: &[Range<usize>],
+    form: LengthForm,
+    start: usize,
+    width: MarkerWidth,
+) -> Places {
     let mut places = vec![LOST; count.min(bytes.len())];
     for (block, slots) in places.chunks_mut(BLOCK).enumerate() {
-        let Some(from) = width.get(bytes, start, block).and_then(|m| usize::try_from(m).ok()) else { continue };
+        let Some(from) = width.get(bytes, start, block).and_then(|m| usize::try_from(m).ok()) else {
+            continue;
+        };
         let until = width.get(bytes, start, block.saturating_add(1)).and_then(|m| usize::try_from(m).ok());
         let until = until.filter(|u| *u > from && *u < start).unwrap_or(start);
         let mut at = from;
@@ -168,7 +182,9 @@ pub(super) fn marker_width(bytes: &[u8], start: usize) -> Option<MarkerWidth> {
     if le::u32_at(bytes, start)? != 0 {
         return None;
     }
-    MarkerWidth::ALL.into_iter().find(|width| width.get(bytes, start, 1).is_some_and(|second| STEP.contains(&second)))
+    MarkerWidth::ALL
+        .into_iter()
+        .find(|width| width.get(bytes, start, 1).is_some_and(|second| STEP.contains(&second)))
 }
 
 /// What 256 names can take: two bytes at least each, and 2 + 255 at most.
@@ -207,7 +223,7 @@ mod tests {
             }
             names.extend(std::iter::repeat_n(b'x', *len));
         }
-        while names.len() % 8 != 0 {
+        while !names.len().is_multiple_of(8) {
             names.push(0);
         }
         names.extend_from_slice(&markers);
@@ -242,7 +258,13 @@ mod tests {
         let places = find(&bytes, lens.len(), std::slice::from_ref(&hole)).unwrap();
         let lost = places.at.iter().filter(|at| **at == LOST).count();
         assert!(lost > 300 && lost < 800, "{lost} names lost for a hole of {} bytes", hole.len());
-        assert!(places.at.iter().filter(|at| **at != LOST).all(|at| !hole.contains(&usize::try_from(*at).unwrap())));
+        assert!(
+            places
+                .at
+                .iter()
+                .filter(|at| **at != LOST)
+                .all(|at| !hole.contains(&usize::try_from(*at).unwrap()))
+        );
     }
 
     #[test]

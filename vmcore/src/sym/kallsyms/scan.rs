@@ -4,10 +4,10 @@
 //! after the other in the token table, and the index behind it says so once more. From there backwards lie the markers, the names
 //! and their count; the addresses are before the count (until 6.3) or behind the index (since 6.4, kernel commit 404bad70fcf7).
 
+use super::KallsymsError;
 use super::addresses::Encoding;
 use super::names::{self, LengthForm};
 use super::tokens::Tokens;
-use super::KallsymsError;
 use crate::addr::KVirtAddr;
 use crate::limits::Limits;
 use crate::sym::image::{self, Image};
@@ -32,7 +32,11 @@ pub(super) struct Tables {
 }
 
 /// Searches the kernel's image.
-pub(super) fn find(memory: &KernelMemory<'_>, stext: Option<KVirtAddr>, limits: &Limits) -> Result<Tables, KallsymsError> {
+pub(super) fn find(
+    memory: &KernelMemory<'_>,
+    stext: Option<KVirtAddr>,
+    limits: &Limits,
+) -> Result<Tables, KallsymsError> {
     let image = Image::of(memory, stext);
     let found = image.search(memory, DIGITS, |hit| {
         let (token_table, token_index) = tokens_around(memory, hit)?;
@@ -62,7 +66,12 @@ fn tokens_around(memory: &KernelMemory<'_>, hit: KVirtAddr) -> Option<(KVirtAddr
 }
 
 /// Goes back from the token table to the markers and the names.
-fn before(memory: &KernelMemory<'_>, token_table: KVirtAddr, token_index: KVirtAddr, limits: &Limits) -> Option<Tables> {
+fn before(
+    memory: &KernelMemory<'_>,
+    token_table: KVirtAddr,
+    token_index: KVirtAddr,
+    limits: &Limits,
+) -> Option<Tables> {
     BEFORE.iter().find_map(|reach| {
         // Aligned as the tables are, so that places in the bytes are aligned as addresses are.
         let start = KVirtAddr(token_table.0.checked_sub(u64::try_from(*reach).ok()?)? & !7);
@@ -87,11 +96,17 @@ fn before(memory: &KernelMemory<'_>, token_table: KVirtAddr, token_index: KVirtA
 }
 
 /// Where the count before the names is, and the count. `last` is the marker of the last block.
-fn names_before(bytes: &[u8], markers: usize, blocks: usize, last: usize, limits: &Limits) -> Option<(usize, usize)> {
+fn names_before(
+    bytes: &[u8],
+    markers: usize,
+    blocks: usize,
+    last: usize,
+    limits: &Limits,
+) -> Option<(usize, usize)> {
     let names_end = markers;
     let latest = names_end.checked_sub(last)?.checked_sub(2)? & !7;
     let earliest = names_end.checked_sub(last)?.saturating_sub(66_064).max(8);
-    (earliest..=latest).rev().filter(|start| start & 7 == 0).find_map(|start| {
+    (earliest..=latest).rev().filter(|start| start.is_multiple_of(8)).find_map(|start| {
         let count_at = start.checked_sub(8)?;
         let count = usize::try_from(le::u64_at(bytes, count_at)?).ok()?;
         if names::blocks(count) != blocks || count > limits.symbols {

@@ -31,10 +31,13 @@ impl Tokens {
             let at = token.checked_mul(2).and_then(|i| le::u16_at(index, i));
             let start = at.ok_or_else(|| "the index of the tokens is cut".to_owned())?;
             if start != expected {
-                return Err(format!("token {token} is at {start:#x} by the index, but the one before ends at {expected:#x}"));
+                return Err(format!(
+                    "token {token} is at {start:#x} by the index, but the one before ends at {expected:#x}"
+                ));
             }
             let bytes = table.get(usize::from(start)..).unwrap_or_default();
-            let len = bytes.iter().position(|b| *b == 0).ok_or_else(|| format!("token {token} has no end"))?;
+            let len =
+                bytes.iter().position(|b| *b == 0).ok_or_else(|| format!("token {token} has no end"))?;
             let end = u16::try_from(len).ok().and_then(|l| start.checked_add(l));
             let end = end.ok_or_else(|| format!("token {token} reaches past the table"))?;
             *place = (start, end);
@@ -69,7 +72,10 @@ impl Tokens {
         if !name.is_empty() {
             name.remove(0);
         }
-        (letter, String::from_utf8(name).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+        (
+            letter,
+            String::from_utf8(name).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()),
+        )
     }
 
     /// True where the name (without the letter) is `name`.
