@@ -26,7 +26,7 @@ pub fn walk(memory: &KernelMemory<'_>, head: KVirtAddr, flavour: Flavour, limit:
     let mut next = match memory.read_u64(head) {
         Ok(first) => first,
         Err(why) => {
-            walk.lose(WalkEnd::Unreadable(head, why.to_string()));
+            walk.lose(WalkEnd::unreadable(head, &why));
             return walk;
         }
     };
@@ -40,7 +40,7 @@ pub fn walk(memory: &KernelMemory<'_>, head: KVirtAddr, flavour: Flavour, limit:
         let at = KVirtAddr(next);
         let mut bytes = [0_u8; 16];
         if let Err(why) = memory.read(at, &mut bytes) {
-            walk.lose(WalkEnd::Unreadable(at, why.to_string()));
+            walk.lose(WalkEnd::unreadable(at, &why));
             return walk;
         }
         let pprev = le::u64_at(&bytes, 8).map(KVirtAddr).unwrap_or_default();

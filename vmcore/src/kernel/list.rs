@@ -6,6 +6,7 @@
 
 use super::walk::{Walk, WalkEnd};
 use crate::addr::KVirtAddr;
+use crate::error::MemError;
 use crate::xlat::{KernelMemory, le};
 
 /// `struct list_head`: `next` at 0, `prev` at 8, in every kernel.
@@ -21,7 +22,7 @@ pub fn walk(memory: &KernelMemory<'_>, head: KVirtAddr, limit: usize) -> Walk<KV
     let ends = match read(memory, head) {
         Ok(node) => node,
         Err(why) => {
-            walk.lose(WalkEnd::Unreadable(head, why));
+            walk.lose(WalkEnd::unreadable(head, &why));
             return walk;
         }
     };
@@ -63,7 +64,7 @@ fn follow(
             // Around once without meeting where the other direction ended: all is seen.
             return Ok(());
         }
-        let node = read(memory, at).map_err(|why| WalkEnd::Unreadable(at, why))?;
+        let node = read(memory, at).map_err(|why| WalkEnd::unreadable(at, &why))?;
         let (on, back) = way(&node);
         if back != from {
             return Err(WalkEnd::Inconsistent(
@@ -79,9 +80,9 @@ fn follow(
     Ok(())
 }
 
-fn read(memory: &KernelMemory<'_>, at: KVirtAddr) -> Result<Node, String> {
+fn read(memory: &KernelMemory<'_>, at: KVirtAddr) -> Result<Node, MemError> {
     let mut bytes = [0_u8; 16];
-    memory.read(at, &mut bytes).map_err(|e| e.to_string())?;
+    memory.read(at, &mut bytes)?;
     let pointer = |place| le::u64_at(&bytes, place).map(KVirtAddr).unwrap_or_default();
     Ok(Node { next: pointer(0), prev: pointer(8) })
 }

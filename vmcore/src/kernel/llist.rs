@@ -16,7 +16,7 @@ pub fn walk(memory: &KernelMemory<'_>, head: KVirtAddr, limit: usize) -> Walk<KV
         let next = match memory.read_ptr(link) {
             Ok(next) => next,
             Err(why) => {
-                walk.lose(WalkEnd::Unreadable(link, why.to_string()));
+                walk.lose(WalkEnd::unreadable(link, &why));
                 return walk;
             }
         };

@@ -77,7 +77,7 @@ impl Layout {
         let root = match tree.checked_add(self.root).map(|at| memory.read_u64(at)) {
             Some(Ok(root)) => root,
             Some(Err(why)) => {
-                walk.lose(WalkEnd::Unreadable(tree, why.to_string()));
+                walk.lose(WalkEnd::unreadable(tree, &why));
                 return walk;
             }
             None => {
@@ -141,7 +141,7 @@ impl Layout {
         let unknown = || WalkEnd::Inconsistent(at, format!("a node of sort {number} is not known"));
         let sort = *self.sorts.iter().find(|s| s.number == number).ok_or_else(unknown)?;
         let mut bytes = vec![0_u8; self.node_bytes];
-        memory.read(at, &mut bytes).map_err(|e| WalkEnd::Unreadable(at, e.to_string()))?;
+        memory.read(at, &mut bytes).map_err(|e| WalkEnd::unreadable(at, &e))?;
         let named = le::u64_at(&bytes, 0).unwrap_or_default();
         let agrees = match parent {
             // The root's lowest bit is set; the rest is the tree.

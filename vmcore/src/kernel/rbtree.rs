@@ -24,7 +24,7 @@ pub fn walk(memory: &KernelMemory<'_>, root: KVirtAddr, limit: usize) -> Walk<KV
     let top = match memory.read_ptr(root) {
         Ok(top) => top,
         Err(why) => {
-            walk.lose(WalkEnd::Unreadable(root, why.to_string()));
+            walk.lose(WalkEnd::unreadable(root, &why));
             return walk;
         }
     };
@@ -52,7 +52,7 @@ pub fn walk(memory: &KernelMemory<'_>, root: KVirtAddr, limit: usize) -> Walk<KV
 
 fn node(memory: &KernelMemory<'_>, at: KVirtAddr, parent: KVirtAddr) -> Result<Node, WalkEnd> {
     let mut bytes = [0_u8; 24];
-    memory.read(at, &mut bytes).map_err(|e| WalkEnd::Unreadable(at, e.to_string()))?;
+    memory.read(at, &mut bytes).map_err(|e| WalkEnd::unreadable(at, &e))?;
     let pointer = |place| le::u64_at(&bytes, place).map(KVirtAddr).unwrap_or_default();
     let node = Node { parent: KVirtAddr(pointer(0).0 & !3), right: pointer(8), left: pointer(16) };
     if node.parent != parent {

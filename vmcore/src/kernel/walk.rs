@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::addr::KVirtAddr;
+use crate::error::MemError;
 
 /// Why a walk ended. Only [`WalkEnd::Complete`] means «this is all».
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +28,18 @@ impl WalkEnd {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         *self == Self::Complete
+    }
+}
+
+impl WalkEnd {
+    /// A walk that ends because `at` can't be read. The reason does not name the address again.
+    pub(crate) fn unreadable(at: KVirtAddr, why: &MemError) -> Self {
+        let text = match why {
+            MemError::Page { source, .. } => source.to_string(),
+            MemError::NotMapped { level, .. } => format!("it is not mapped ({level})"),
+            other => other.to_string(),
+        };
+        Self::Unreadable(at, text)
     }
 }
 

@@ -129,7 +129,7 @@ impl Layout {
         let head = match root.checked_add(self.head).map(|at| memory.read_u64(at)) {
             Some(Ok(head)) => head,
             Some(Err(why)) => {
-                walk.lose(WalkEnd::Unreadable(root, why.to_string()));
+                walk.lose(WalkEnd::unreadable(root, &why));
                 return walk;
             }
             None => {
@@ -192,7 +192,7 @@ impl Layout {
         base: u64,
     ) -> Result<Open, WalkEnd> {
         let mut bytes = vec![0_u8; self.node_bytes];
-        memory.read(at, &mut bytes).map_err(|e| WalkEnd::Unreadable(at, e.to_string()))?;
+        memory.read(at, &mut bytes).map_err(|e| WalkEnd::unreadable(at, &e))?;
         let shift = u32::from(bytes.get(self.shift).copied().unwrap_or_default());
         let named = le::u64_at(&bytes, self.parent).map(KVirtAddr).unwrap_or_default();
         let fits = match above {

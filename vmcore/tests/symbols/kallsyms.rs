@@ -16,9 +16,9 @@ const STEXT: u64 = TEXT + 0x0100_0000;
 /// Behind 8 MiB of text that is not there: far enough that the search must look on.
 const AT: u64 = STEXT + 0x0100_0008;
 
-/// Whether lengths are long, markers wide, addresses last, sequences there: as 4.18, 5.10, 6.1, 6.12, 6.15 and 7.0 have it, and
-/// as kernels with absolute addresses do.
-const FORMS: [Form; 7] = [
+/// Whether lengths are long, markers wide, addresses last, sequences there: as 4.18, 5.10, 6.1, 6.12, 6.15 and 7.0 have it, as
+/// kernels with absolute addresses do, and as 7.2 does.
+const FORMS: [Form; 8] = [
     form(Addresses::PerCpuAbsolute, [false, true, false, false]),
     form(Addresses::PerCpuAbsolute, [false, false, false, false]),
     form(Addresses::PerCpuAbsolute, [true, false, false, true]),
@@ -26,11 +26,12 @@ const FORMS: [Form; 7] = [
     form(Addresses::BaseRelative, [true, false, true, true]),
     form(Addresses::PlaceRelative, [true, false, true, true]),
     form(Addresses::Absolute, [false, false, false, false]),
+    Form { tight: true, ..form(Addresses::PlaceRelative, [true, false, true, true]) },
 ];
 
 const fn form(addresses: Addresses, traits: [bool; 4]) -> Form {
     let [long_lengths, wide_markers, addresses_last, sequences] = traits;
-    Form { addresses, long_lengths, wide_markers, addresses_last, sequences }
+    Form { addresses, long_lengths, wide_markers, addresses_last, sequences, tight: false }
 }
 
 /// Per-CPU symbols where the form has them at zero, then text and data; aliases, and one name of 140 tokens.
@@ -214,7 +215,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn damage_never_panics(seed: u64, flips in 1_usize..40, form in 0_usize..7) {
+    fn damage_never_panics(seed: u64, flips in 1_usize..40, form in 0_usize..8) {
         let (mut table, _, _) = table(FORMS[form]);
         let mut state = seed | 1;
         for _ in 0..flips {

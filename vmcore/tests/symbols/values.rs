@@ -156,6 +156,7 @@ fn each_cpu_has_its_own_copy() {
         wide_markers: false,
         addresses_last: true,
         sequences: false,
+        tight: false,
     };
     let base = 0xffff_ffff_8100_0000;
     let at = base + 0x10_0000;

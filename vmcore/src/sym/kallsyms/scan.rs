@@ -83,41 +83,45 @@ fn before(
             let most = names::rising(&bytes, markers, width);
             // What follows the markers can look like one or two more of them.
             let fewest = most.saturating_sub(4).max(FEWEST);
-            let (count_at, count) = (fewest..=most).rev().find_map(|blocks| {
+            let found = (fewest..=most).rev().find_map(|blocks| {
                 let last = width.get(&bytes, markers, blocks.checked_sub(1)?)?;
                 names_before(&bytes, markers, blocks, usize::try_from(last).ok()?, limits)
             })?;
-            let num_syms = start.checked_add(u64::try_from(count_at).ok()?)?;
-            let names = num_syms.checked_add(8)?;
-            let candidates = addresses_around(memory, num_syms, token_index, count);
+            let num_syms = start.checked_add(u64::try_from(found.count_at).ok()?)?;
+            let names = start.checked_add(u64::try_from(found.names_at).ok()?)?;
+            let candidates = addresses_around(memory, num_syms, token_index, found.count);
             Some(Tables { num_syms, names, token_table, token_index, candidates })
         })
     })
 }
 
-/// Where the count before the names is, and the count. `last` is the marker of the last block.
-fn names_before(
-    bytes: &[u8],
-    markers: usize,
-    blocks: usize,
-    last: usize,
-    limits: &Limits,
-) -> Option<(usize, usize)> {
-    let names_end = markers;
-    let latest = names_end.checked_sub(last)?.checked_sub(2)? & !7;
-    let earliest = names_end.checked_sub(last)?.saturating_sub(66_064).max(8);
-    (earliest..=latest).rev().filter(|start| start.is_multiple_of(8)).find_map(|start| {
-        let count_at = start.checked_sub(8)?;
-        let count = usize::try_from(le::u64_at(bytes, count_at)?).ok()?;
-        if names::blocks(count) != blocks || count > limits.symbols {
-            return None;
-        }
-        let part = bytes.get(start..)?;
+/// Where the count and the names are in the bytes before the token table, and the count.
+struct Before {
+    count_at: usize,
+    names_at: usize,
+    count: usize,
+}
+
+/// The names that end at the markers, with the count before them. `last` is the marker of the last block.
+fn names_before(bytes: &[u8], markers: usize, blocks: usize, last: usize, limits: &Limits) -> Option<Before> {
+    let latest = markers.checked_sub(last)?.checked_sub(2)? & !3;
+    let earliest = markers.checked_sub(last)?.saturating_sub(66_064).max(8) & !3;
+    (earliest..=latest).rev().step_by(4).find_map(|names_at| {
+        // Four bytes and as many of padding until 6.x; four and none in 7.2, whose tables need no alignment to 8.
+        let (padded, bare) = (names_at.checked_sub(8)?, names_at.checked_sub(4)?);
+        let wide = le::u64_at(bytes, padded).map(|count| (padded, count));
+        let narrow = le::u32_at(bytes, bare).map(|count| (bare, u64::from(count)));
+        let fits = |count: u64| {
+            usize::try_from(count).ok().filter(|c| names::blocks(*c) == blocks && *c <= limits.symbols)
+        };
+        let (count_at, count) =
+            [wide, narrow].into_iter().flatten().find_map(|(at, count)| Some((at, fits(count)?)))?;
+        let part = bytes.get(names_at..)?;
         let agrees = LengthForm::ALL.into_iter().any(|form| {
             let places = names::walk(part, count, form, &[]);
             places.is_some_and(|p| names::marked(part, &p))
         });
-        agrees.then_some((count_at, count))
+        agrees.then_some(Before { count_at, names_at, count })
     })
 }
 
@@ -141,8 +145,11 @@ fn addresses_around(
         }
         found.push((table, Encoding::PlaceRelative { table }));
     };
-    let behind = token_index.checked_add(512).map(|at| KVirtAddr(at.0.saturating_add(7) & !7));
+    let index_end = token_index.checked_add(512);
+    let behind = index_end.map(|at| KVirtAddr(at.0.saturating_add(7) & !7));
     with_base(behind, behind.and_then(|at| at.checked_add(offsets_bytes)));
+    // Without a base, tables are aligned to 4.
+    with_base(index_end.filter(|at| Some(*at) != behind), None);
     let base_before = num_syms.checked_sub(8);
     with_base(base_before.and_then(|at| at.checked_sub(offsets_bytes)), base_before);
     found.extend(num_syms.checked_sub(count.saturating_mul(8)).map(|table| (table, Encoding::Absolute)));
