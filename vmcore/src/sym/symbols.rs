@@ -50,7 +50,9 @@ impl Symbols {
         let name =
             |key: &str| key.strip_prefix("SYMBOL(").and_then(|k| k.strip_suffix(')')).map(str::to_owned);
         let named = info.entries().iter().filter_map(|e| {
-            let name = name(&e.key)?;
+            // SYMBOL(mem_section) is the array that the variable points at, not the variable, wherever that is a pointer
+            // (VMCOREINFO_SYMBOL_ARRAY in kernel/vmcore_info.c; seen with 6.1): no symbol's place.
+            let name = name(&e.key).filter(|n| n != "mem_section")?;
             let address = info.symbol(&name)?;
             Some((name, address))
         });

@@ -11,4 +11,6 @@ mod modules;
 #[cfg(test)]
 mod ram;
 #[cfg(test)]
+mod real;
+#[cfg(test)]
 mod values;
