@@ -41,7 +41,7 @@ impl Default for Limits {
             cpus: 8192,
             log_bytes: 1 << 30,
             log_records: 16 << 20,
-            symbols: 4 << 20,
+            symbols: 1 << 20,
             modules: 16 << 10,
             btf_bytes: 64 << 20,
             walk_items: 4 << 20,

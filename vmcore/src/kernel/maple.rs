@@ -3,6 +3,8 @@
 //! Facts: `include/linux/maple_tree.h`, `lib/maple_tree.c`. A node is 256 bytes and aligned so; the low byte of a pointer to it
 //! tells its type. A node is believed only where it names the node above as its parent.
 
+use std::collections::HashSet;
+
 use super::walk::{Walk, WalkEnd};
 use crate::addr::KVirtAddr;
 use crate::sym::btf::{Struct, TypeError, Types};
@@ -92,6 +94,8 @@ impl Layout {
             }
             return walk;
         }
+        // One node in two places has no end: a few of them below each other make a tree of any size.
+        let mut seen = HashSet::new();
         let mut open = Vec::new();
         match self.open(memory, root, None, 0, u64::MAX) {
             Ok(node) => open.push(node),
@@ -117,6 +121,11 @@ impl Layout {
             }
             let parent = node.at;
             let depth = open.len();
+            let child_at = KVirtAddr(raw & !NODE_MASK);
+            if !seen.insert(child_at) {
+                walk.lose(WalkEnd::Cycle(child_at));
+                continue;
+            }
             match self.open(memory, raw, Some(parent), first, last) {
                 Ok(child) if depth < DEPTH => open.push(child),
                 Ok(child) => {

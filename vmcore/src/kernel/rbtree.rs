@@ -55,6 +55,9 @@ fn node(memory: &KernelMemory<'_>, at: KVirtAddr, parent: KVirtAddr) -> Result<N
     memory.read(at, &mut bytes).map_err(|e| WalkEnd::unreadable(at, &e))?;
     let pointer = |place| le::u64_at(&bytes, place).map(KVirtAddr).unwrap_or_default();
     let node = Node { parent: KVirtAddr(pointer(0).0 & !3), right: pointer(8), left: pointer(16) };
+    if node.left == node.right && !node.left.is_null() {
+        return Err(WalkEnd::Inconsistent(at, format!("both sides of the node are {}", node.left)));
+    }
     if node.parent != parent {
         return Err(WalkEnd::Inconsistent(
             at,

@@ -3,6 +3,8 @@
 //! Which of both a kernel has, its types tell: `struct xa_node` or a `struct radix_tree_node` of its own. Facts: `include/linux/xarray.h`
 //! and, for 4.18, `include/linux/radix-tree.h`.
 
+use std::collections::HashSet;
+
 use super::walk::{Walk, WalkEnd};
 use crate::addr::KVirtAddr;
 use crate::sym::btf::{TypeError, Types};
@@ -145,6 +147,8 @@ impl Layout {
             }
             Slot::Node(at) => at,
         };
+        // One node in two places has no end: a few of them below each other make a tree of any size.
+        let mut seen = HashSet::new();
         let mut open: Vec<Open> = Vec::new();
         match self.open(memory, top, KVirtAddr(0), None, 0) {
             Ok(node) => open.push(node),
@@ -171,6 +175,10 @@ impl Layout {
                 Slot::Node(child) => {
                     let (parent, shift) = (node.at, node.shift);
                     let depth = open.len();
+                    if !seen.insert(child) {
+                        walk.lose(WalkEnd::Cycle(child));
+                        continue;
+                    }
                     match self.open(memory, child, parent, Some(shift), index) {
                         Ok(node) if depth < DEPTH => open.push(node),
                         Ok(_) => walk

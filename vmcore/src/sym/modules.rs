@@ -16,7 +16,9 @@ use crate::xlat::{KernelMemory, le};
 /// Bytes of `Elf64_Sym`.
 const ELF_SYM: usize = 24;
 /// Bytes of names of one module at most: the largest driver has about 1 MB of them.
-const NAMES: usize = 16 << 20;
+const NAMES: usize = 4 << 20;
+/// Symbols of one module at most: the largest driver has 60,000.
+const SYMBOLS: usize = 1 << 18;
 /// A name is cut here (`KSYM_NAME_LEN`).
 const NAME: usize = 512;
 /// A module's memory is never larger than the room that `x86_64` has for all of them.
@@ -219,7 +221,7 @@ impl ModuleSymbols {
         let typetab = table.typetab.map(|o| memory.read_ptr(place(o))).transpose().map_err(text)?;
         let count = number(memory, place(table.num_symtab.offset), table.num_symtab.bytes).map_err(text)?;
         let count = usize::try_from(count).unwrap_or(usize::MAX);
-        if count > limits.symbols {
+        if count > limits.symbols.min(SYMBOLS) {
             return Err(format!("the module can't have {count} symbols"));
         }
         let symbols = memory.read_sparse(symtab, count.saturating_mul(ELF_SYM));

@@ -145,6 +145,9 @@ fn a_tree_is_walked_in_order_and_loses_only_what_is_below_a_break() {
     gone.lose(node(2));
     let part = walk(&gone);
     assert_eq!((numbers(&part), part.lost), (vec![4, 5, 6, 7], 1));
+    let mut both = tree();
+    both.put_u64(node(2) + 8, node(1));
+    assert_eq!((numbers(&walk(&both)), walk(&both).lost), (vec![4, 5, 6, 7], 1));
     let mut round = tree();
     round.put_u64(node(3) + 8, node(4));
     let part = walk(&round);
@@ -235,6 +238,22 @@ fn a_tree_of_indexes_that_lies_is_not_followed() {
     foreign.put_u64(node(3) + 8, node(2));
     let walk = layout.entries(&foreign.memory(), KVirtAddr(HEAD), ALL);
     assert_eq!((walk.items.len(), walk.lost), (2, 1));
+    // Ten nodes, each four times in the one above: a million leaves that are one.
+    let mut many = Ram::default();
+    many.put_u64(HEAD, 0);
+    many.put_u64(HEAD + 8, node(1) | 2);
+    for i in 1..=10 {
+        let child = if i == 10 { 0xffff_8880_0000_1000 } else { node(i + 1) | 2 };
+        tree_node(
+            &mut many,
+            i,
+            u8::try_from(20 - 2 * i).unwrap(),
+            if i == 1 { 0 } else { node(i - 1) },
+            [child; 4],
+        );
+    }
+    let walk = layout.entries(&many.memory(), KVirtAddr(HEAD), ALL);
+    assert_eq!((walk.items.len(), walk.lost, walk.end), (4, 27, WalkEnd::Cycle(KVirtAddr(node(10)))));
     let mut single = Ram::default();
     single.put_u64(HEAD, 0);
     single.put_u64(HEAD + 8, 0xffff_8880_0000_3000);
@@ -317,6 +336,9 @@ fn a_maple_tree_is_read_and_loses_only_what_is_below_a_break() {
     let (found, end, _) = ranges(&descending);
     assert_eq!(found, [(0x8000, 0xffff)]);
     assert!(end.to_string().contains("pivot 1 is 0x10"), "{end}");
+    let mut twice = maple_ram();
+    twice.put_u64(node(1) + 88, node(2) | 1 << 3 | 4);
+    assert_eq!(ranges(&twice).1, WalkEnd::Cycle(KVirtAddr(node(2))));
     let old = maple::Layout::new(&tree_types(Flavour::RadixTree)).unwrap_err();
     assert_eq!(old.to_string(), "this kernel has no enum maple_type");
 }

@@ -4,6 +4,8 @@
 //! after the other in the token table, and the index behind it says so once more. From there backwards lie the markers, the names
 //! and their count; the addresses are before the count (until 6.3) or behind the index (since 6.4, kernel commit 404bad70fcf7).
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::KallsymsError;
 use super::addresses::Encoding;
 use super::names::{self, LengthForm};
@@ -19,6 +21,9 @@ const DIGITS: &[u8] = b"0\x001\x002\x003\x004\x005\x006\x007\x008\x009\x00";
 const BEFORE: [usize; 2] = [4 << 20, 12 << 20];
 /// Fewer names than these no kernel has; the markers of fewer are too short to be told from noise.
 const FEWEST: usize = 4;
+/// How many token tables, markers and counts are tried in vain before the search gives up: a kernel has one of each, and look-alikes
+/// are few unless somebody made them.
+const TRIES: usize = 64;
 
 /// Where the parts of a symbol table are.
 #[derive(Clone, Debug)]
@@ -38,7 +43,11 @@ pub(super) fn find(
     limits: &Limits,
 ) -> Result<Tables, KallsymsError> {
     let image = Image::of(memory, stext);
+    let tried = AtomicUsize::new(0);
     let found = image.search(memory, DIGITS, |hit| {
+        if tried.fetch_add(1, Ordering::Relaxed) >= TRIES {
+            return None;
+        }
         let (token_table, token_index) = tokens_around(memory, hit)?;
         before(memory, token_table, token_index, limits)
     });
@@ -78,14 +87,18 @@ fn before(
         let len = usize::try_from(token_table.0.checked_sub(start.0)?).ok()?;
         let bytes = memory.read_sparse(start, len).bytes;
         let last = bytes.len().saturating_sub(8) & !3;
-        (0..=last).rev().step_by(4).find_map(|markers| {
+        let alike = (0..=last).rev().step_by(4).filter_map(|markers| {
             let width = names::marker_width(&bytes, markers)?;
             let most = names::rising(&bytes, markers, width);
+            (most >= FEWEST).then_some((markers, width, most))
+        });
+        let mut walks = TRIES;
+        alike.take(TRIES).find_map(|(markers, width, most)| {
             // What follows the markers can look like one or two more of them.
             let fewest = most.saturating_sub(4).max(FEWEST);
             let found = (fewest..=most).rev().find_map(|blocks| {
                 let last = width.get(&bytes, markers, blocks.checked_sub(1)?)?;
-                names_before(&bytes, markers, blocks, usize::try_from(last).ok()?, limits)
+                names_before(&bytes, markers, blocks, usize::try_from(last).ok()?, limits, &mut walks)
             })?;
             let num_syms = start.checked_add(u64::try_from(found.count_at).ok()?)?;
             let names = start.checked_add(u64::try_from(found.names_at).ok()?)?;
@@ -103,7 +116,14 @@ struct Before {
 }
 
 /// The names that end at the markers, with the count before them. `last` is the marker of the last block.
-fn names_before(bytes: &[u8], markers: usize, blocks: usize, last: usize, limits: &Limits) -> Option<Before> {
+fn names_before(
+    bytes: &[u8],
+    markers: usize,
+    blocks: usize,
+    last: usize,
+    limits: &Limits,
+    walks: &mut usize,
+) -> Option<Before> {
     let latest = markers.checked_sub(last)?.checked_sub(2)? & !3;
     let earliest = markers.checked_sub(last)?.saturating_sub(66_064).max(8) & !3;
     (earliest..=latest).rev().step_by(4).find_map(|names_at| {
@@ -116,6 +136,7 @@ fn names_before(bytes: &[u8], markers: usize, blocks: usize, last: usize, limits
         };
         let (count_at, count) =
             [wide, narrow].into_iter().flatten().find_map(|(at, count)| Some((at, fits(count)?)))?;
+        *walks = walks.checked_sub(1)?;
         let part = bytes.get(names_at..)?;
         let agrees = LengthForm::ALL.into_iter().any(|form| {
             let places = names::walk(part, count, form, &[]);
