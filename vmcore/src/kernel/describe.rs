@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::value::{self, Layout};
+use super::value::{self, Layout, view};
 use super::walk::WalkEnd;
 use super::{Gap, list};
 use crate::addr::KVirtAddr;
@@ -36,14 +36,14 @@ pub struct Description {
     pub gaps: Vec<Gap>,
 }
 
-crate::view! {
+view! {
     /// `struct btf_module`: a module's types in the list of all.
     struct BtfModule of "btf_module" {
         btf: KVirtAddr = ["btf"],
     }
 }
 
-crate::view! {
+view! {
     /// `struct btf`: a table of types that the kernel has loaded.
     struct BtfObject of "btf" {
         data: KVirtAddr = ["data"],

@@ -62,6 +62,8 @@ macro_rules! view {
     };
 }
 
+pub use view;
+
 /// What [`view!`](crate::view) makes.
 pub trait View: Sized {
     /// The kernel's name of the structure.
