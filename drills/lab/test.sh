@@ -29,12 +29,14 @@ echo "test: the lab's dumps, as kdt and its peers read them"
 dumps=$(mktemp -d "${TMPDIR:-/tmp}/kdt-dumps.XXXXXX")
 trap 'rm -rf "$dumps"' EXIT
 recipes="--recipe kdump-flattened --recipe kdump-lzo --recipe kdump-zlib --recipe kdump-zstd --recipe kdump-elf --recipe kdump-vmcore"
+# The built programs, and --workspace again: another selection of crates would build them all anew.
+lab=${CARGO_TARGET_DIR:-target}/debug/kdt-drill
 for kernel in 6.1 6.12; do
 	# shellcheck disable=SC2086 # each word of $recipes is one argument
-	cargo run --quiet --locked -p drills --bin kdt-drill -- lab make --kernel "$kernel" $recipes -o "$dumps"
+	"$lab" lab make --kernel "$kernel" $recipes -o "$dumps"
 done
-cargo run --quiet --locked -p drills --bin kdt-drill -- lab make --kernel 6.1 --recipe host-elf --recipe host-kdump-zlib \
-	--recipe host-elf-no-vmcoreinfo --recipe host-kdump-zlib-no-vmcoreinfo -o "$dumps"
-KDT_FOREIGN_DUMPS=$dumps cargo test --locked -p kdump-tools --test foreign -- --nocapture
+"$lab" lab make --kernel 6.1 --recipe host-elf --recipe host-kdump-zlib --recipe host-elf-no-vmcoreinfo \
+	--recipe host-kdump-zlib-no-vmcoreinfo -o "$dumps"
+KDT_FOREIGN_DUMPS=$dumps cargo test --workspace --locked --test foreign -- --nocapture
 
 echo "test: all passed in $(($(date +%s) - started)) s"
