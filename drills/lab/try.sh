@@ -22,7 +22,7 @@ fi
 
 echo "try: building kdt (some minutes the first time)"
 cargo build --release --quiet --locked -p kdump-tools
-kdt=target/release/kdt
+kdt=${CARGO_TARGET_DIR:-target}/release/kdt
 
 # Exit code 4 says «done in part»: a host collection often names something it could not have. That is no failure here.
 run() {
