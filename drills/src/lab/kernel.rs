@@ -69,9 +69,11 @@ impl Kernel {
         }
         let entry = cache.entry("kernels", &key(&["kernel", &package.name, &package.version]), |dir| {
             talk(&format!("taking {} {}", package.name, package.version));
-            // Some releases keep the image and the modules in packages of their own.
+            // Some releases keep the image, the modules and the list of what is built in in packages of their own.
             let follow = |name: &str| {
-                ["linux-image-", "linux-binary-", "linux-modules-"].iter().any(|p| name.starts_with(p))
+                ["linux-image-", "linux-binary-", "linux-modules-", "linux-base-"]
+                    .iter()
+                    .any(|p| name.starts_with(p))
             };
             let unpacked = dir.join("root");
             apt.unpack(&package, &unpacked, follow, |root| parts(root).is_some())?;
