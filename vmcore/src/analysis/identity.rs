@@ -44,6 +44,9 @@ pub fn identify(subject: &Subject<'_>, kernel: &Kernel<'_>, log: Option<&KernelL
         uptime_s: log.and_then(log::uptime),
         kaslr_offset: facts.kaslr_offset.map(Address),
         taint: None,
+        load_average: None,
+        cpu_model: None,
+        hypervisor: None,
     };
     for gap in kernel.gaps() {
         found.skip(&gap.what, &gap.why);

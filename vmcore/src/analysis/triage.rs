@@ -283,6 +283,7 @@ fn cpu(status: &PrStatus) -> Cpu {
         task: status.pid.map(|pid| TaskRef { pid: Some(i64::from(pid)), ..TaskRef::default() }),
         registers,
         backtrace: Vec::new(),
+        backtrace_end: None,
     }
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Address;
 
 /// A loaded module.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelModule {
     /// Its name.
     pub name: String,
@@ -21,6 +21,14 @@ pub struct KernelModule {
     pub refcount: Option<i64>,
     /// `live`, `coming`, `going`, `unformed`.
     pub state: Option<String>,
+    /// The modules that use it.
+    pub used_by: Vec<String>,
+    /// What it says of its version.
+    pub version: Option<String>,
+    /// Its build ID, in hexadecimal.
+    pub build_id: Option<String>,
+    /// Its parameters with their values, as under `/sys/module/NAME/parameters`.
+    pub parameters: BTreeMap<String, String>,
 }
 
 /// How the memory was used, in bytes.

@@ -77,6 +77,12 @@ pub struct KernelInfo {
     pub kaslr_offset: Option<Address>,
     /// What has tainted it.
     pub taint: Option<Taint>,
+    /// The load averages over 1, 5 and 15 minutes.
+    pub load_average: Option<[f64; 3]>,
+    /// What its CPUs call themselves.
+    pub cpu_model: Option<String>,
+    /// What it runs under, where it is a guest: `kvm`, `vmware`, `hyperv`, `xen`, …
+    pub hypervisor: Option<String>,
 }
 
 /// The kernel's taint flags.

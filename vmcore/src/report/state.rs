@@ -109,6 +109,10 @@ pub struct Frame {
     pub line: Option<u32>,
     /// True for a function that the compiler inlined.
     pub inlined: bool,
+    /// Which stack it is on: `task`, `irq`, `nmi`, `#DF`, `entry`, …; `null` where that is not known.
+    pub stack: Option<String>,
+    /// True where an interrupt or exception hit: `pc` is the instruction itself and not where a call returns to.
+    pub interrupted: bool,
 }
 
 /// A CPU at the time of the crash.
@@ -122,10 +126,12 @@ pub struct Cpu {
     pub registers: BTreeMap<String, Address>,
     /// The callers, innermost first.
     pub backtrace: Vec<Frame>,
+    /// Why the callers end there although more would be expected; `null` where they are all.
+    pub backtrace_end: Option<String>,
 }
 
 /// A task.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Task {
     /// Its pid.
     pub pid: i64,
@@ -135,7 +141,7 @@ pub struct Task {
     pub ppid: Option<i64>,
     /// Its command name.
     pub comm: Option<String>,
-    /// Its state as `ps` writes it: R S D T t X Z I.
+    /// Its state as `ps` writes it: R S D T t X Z P I.
     pub state: Option<String>,
     /// Its `task_struct`.
     pub kaddr: Option<Address>,
@@ -143,10 +149,30 @@ pub struct Task {
     pub cpu: Option<u32>,
     /// True for a kernel thread.
     pub kernel_thread: Option<bool>,
-    /// How long it has been blocked.
+    /// How long it has been blocked; `null` for a task that is not.
     pub blocked_for_s: Option<f64>,
+    /// How long it has not run; `null` for one that runs.
+    pub not_run_s: Option<f64>,
+    /// Its effective user, as a number.
+    pub uid: Option<u64>,
+    /// Its effective group, as a number.
+    pub gid: Option<u64>,
+    /// Its control group's path.
+    pub cgroup: Option<String>,
+    /// Its arguments, where their page is in the dump.
+    pub cmdline: Option<String>,
+    /// Its `PF_` flags, by name and without the prefix.
+    pub flags: Vec<String>,
+    /// How it is scheduled: `normal`, `fifo`, `rr`, `batch`, `idle`, `deadline`, `ext`.
+    pub policy: Option<String>,
+    /// Its nice value.
+    pub nice: Option<i64>,
+    /// Where it was found: `tasks` (the list), `pids` (the table of pids), `runqueues`, …
+    pub found_in: Vec<String>,
     /// The callers, innermost first.
     pub backtrace: Vec<Frame>,
+    /// Why the callers end there although more would be expected; `null` where they are all.
+    pub backtrace_end: Option<String>,
 }
 
 /// Who waits for whom.

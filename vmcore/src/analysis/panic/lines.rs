@@ -118,6 +118,8 @@ fn frame(text: &str, trust: FrameTrust) -> Option<Frame> {
         file: None,
         line: None,
         inlined: false,
+        stack: None,
+        interrupted: false,
     })
 }
 
