@@ -1,10 +1,8 @@
 //! The kernel's taint, from what it prints with each oops and panic.
 
 use crate::kernel::printk::KernelLog;
+use crate::kernel::taint::mainline_mask;
 use crate::report::Taint;
-
-/// The letters in the order of their bits (`taint_flags` in `kernel/panic.c`, 6.15). `G` stands for bit 0 not set.
-const LETTERS: &str = "PFSRMBUDAWCIOELKXTNJ";
 
 /// The taint by the last line of the log that tells it; `None` where none does.
 #[must_use]
@@ -27,15 +25,8 @@ fn from_line(line: &str) -> Option<Taint> {
     let is_letters = |word: &&str| word.chars().all(|c| c.is_ascii_uppercase());
     let letters: String =
         rest.split_whitespace().take_while(is_letters).flat_map(str::chars).filter(|c| *c != 'G').collect();
-    Some(Taint { mask: mask(&letters), letters })
-}
-
-/// `None` where a letter is not known: distributions have their own.
-fn mask(letters: &str) -> Option<u64> {
-    letters.chars().try_fold(0, |mask, letter| {
-        let bit = LETTERS.chars().position(|known| known == letter)?;
-        Some(mask | 1_u64.checked_shl(u32::try_from(bit).ok()?)?)
-    })
+    // Distributions have letters of their own; their bits are not known from the letter alone.
+    Some(Taint { mask: mainline_mask(&letters), letters })
 }
 
 #[cfg(test)]
