@@ -200,10 +200,16 @@ fn host(
         // The last line of a panic: all CPUs have stopped by then.
         HostState::Panicked => ("panic", "---[ end Kernel panic"),
         HostState::Running => ("idle", "lab: idle"),
+        HostState::Capturing => ("kdump", "lab: holding"),
     };
     let mut devices = vec!["pvpanic".to_owned()];
     if vmcoreinfo {
         devices.push("vmcoreinfo".to_owned());
+    }
+    let mut disks = Vec::new();
+    if state == HostState::Capturing {
+        let path = boot.image.boot_disk.clone();
+        disks.push(Disk { serial: "boot".to_owned(), path, read_only: true });
     }
     let machine = GuestSpec {
         cmdline: cmdline(boot, spec, &format!("lab.do={order}")),
@@ -211,6 +217,7 @@ fn host(
         cpus: spec.cpus,
         cpu: spec.cpu.clone(),
         devices,
+        disks,
         on_panic: OnPanic::Pause,
         ..guest(boot, work.path())
     };
@@ -231,7 +238,7 @@ fn host(
                 }
             }
         }
-        HostState::Running => {
+        HostState::Running | HostState::Capturing => {
             guest.wait_console(sign, BOOT)?;
             // It has to have run for some seconds, so that its own work is in its memory.
             std::thread::sleep(Duration::from_secs(5));

@@ -125,6 +125,8 @@ pub enum HostState {
     Panicked,
     /// Healthy.
     Running,
+    /// After its panic, while its capture kernel runs.
+    Capturing,
 }
 
 /// One dump of one crash.
