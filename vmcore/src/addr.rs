@@ -16,6 +16,10 @@ pub struct PhysAddr(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KVirtAddr(pub u64);
 
+/// A virtual address of a process of the dumped machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UVirtAddr(pub u64);
+
 impl Pfn {
     /// The frame's first byte, or `None` where a hostile header names a frame past 2^64.
     #[must_use]
@@ -85,6 +89,12 @@ impl fmt::Display for PhysAddr {
 impl fmt::Display for KVirtAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "kaddr {:#x}", self.0)
+    }
+}
+
+impl fmt::Display for UVirtAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "uvaddr {:#x}", self.0)
     }
 }
 

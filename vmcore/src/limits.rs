@@ -25,6 +25,10 @@ pub struct Limits {
     pub modules: usize,
     /// Bytes of BTF of the kernel, and of one module.
     pub btf_bytes: u64,
+    /// Tasks of the dumped machine.
+    pub tasks: usize,
+    /// Bytes of one command line that are read; what is longer is cut, and said to be.
+    pub cmdline_bytes: usize,
     /// Items of one walk over a list, tree or array of the kernel.
     pub walk_items: usize,
     /// Bytes of decoded pages that are kept for the next read.
@@ -44,6 +48,8 @@ impl Default for Limits {
             symbols: 1 << 20,
             modules: 16 << 10,
             btf_bytes: 64 << 20,
+            tasks: 1 << 20,
+            cmdline_bytes: 4096,
             walk_items: 4 << 20,
             page_cache_bytes: 16 << 20,
         }

@@ -10,16 +10,26 @@ use crate::error::MemError;
 use crate::xlat::{KernelMemory, le};
 
 /// `struct list_head`: `next` at 0, `prev` at 8, in every kernel.
-struct Node {
-    next: KVirtAddr,
-    prev: KVirtAddr,
+#[derive(Clone, Copy)]
+pub(crate) struct Node {
+    pub(crate) next: KVirtAddr,
+    pub(crate) prev: KVirtAddr,
 }
 
 /// The nodes of a list, in order, without the head. The object that a node is in begins the member's offset before it.
 #[must_use]
 pub fn walk(memory: &KernelMemory<'_>, head: KVirtAddr, limit: usize) -> Walk<KVirtAddr> {
+    walk_with(&|at| read(memory, at), head, limit)
+}
+
+/// As [`walk`], with the nodes from `read`: for objects that were read before.
+pub(crate) fn walk_with(
+    read: &impl Fn(KVirtAddr) -> Result<Node, MemError>,
+    head: KVirtAddr,
+    limit: usize,
+) -> Walk<KVirtAddr> {
     let mut walk = Walk::default();
-    let ends = match read(memory, head) {
+    let ends = match read(head) {
         Ok(node) => node,
         Err(why) => {
             walk.lose(WalkEnd::unreadable(head, &why));
@@ -30,7 +40,7 @@ pub fn walk(memory: &KernelMemory<'_>, head: KVirtAddr, limit: usize) -> Walk<KV
     if ends.next.is_null() && ends.prev.is_null() {
         return walk;
     }
-    let Err(why) = follow(memory, head, ends.next, limit, &mut walk, |n| (n.next, n.prev), head) else {
+    let Err(why) = follow(read, head, ends.next, limit, &mut walk, |n| (n.next, n.prev), head) else {
         return walk;
     };
     walk.lose(why);
@@ -40,7 +50,7 @@ pub fn walk(memory: &KernelMemory<'_>, head: KVirtAddr, limit: usize) -> Walk<KV
     }
     let mut back = Walk::default();
     let left = limit.saturating_sub(walk.items.len());
-    if let Err(why) = follow(memory, head, ends.prev, left, &mut back, |n| (n.prev, n.next), stop) {
+    if let Err(why) = follow(read, head, ends.prev, left, &mut back, |n| (n.prev, n.next), stop) {
         walk.lose(why);
     }
     back.items.reverse();
@@ -50,7 +60,7 @@ pub fn walk(memory: &KernelMemory<'_>, head: KVirtAddr, limit: usize) -> Walk<KV
 
 /// Follows one direction until `stop`. `way` gives the pointer on and the pointer back.
 fn follow(
-    memory: &KernelMemory<'_>,
+    read: &impl Fn(KVirtAddr) -> Result<Node, MemError>,
     head: KVirtAddr,
     first: KVirtAddr,
     limit: usize,
@@ -64,7 +74,7 @@ fn follow(
             // Around once without meeting where the other direction ended: all is seen.
             return Ok(());
         }
-        let node = read(memory, at).map_err(|why| WalkEnd::unreadable(at, &why))?;
+        let node = read(at).map_err(|why| WalkEnd::unreadable(at, &why))?;
         let (on, back) = way(&node);
         if back != from {
             return Err(WalkEnd::Inconsistent(
@@ -80,7 +90,8 @@ fn follow(
     Ok(())
 }
 
-fn read(memory: &KernelMemory<'_>, at: KVirtAddr) -> Result<Node, MemError> {
+/// The node at `at`.
+pub(crate) fn read(memory: &KernelMemory<'_>, at: KVirtAddr) -> Result<Node, MemError> {
     let mut bytes = [0_u8; 16];
     memory.read(at, &mut bytes)?;
     let pointer = |place| le::u64_at(&bytes, place).map(KVirtAddr).unwrap_or_default();

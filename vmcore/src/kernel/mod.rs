@@ -3,6 +3,10 @@
 //! [`Kernel::open`] never fails: what can't be had is a [`Gap`] with its reason, and everything else is there.
 
 mod address_space;
+mod cgroup;
+mod cmdline;
+pub mod cpu;
+mod cred;
 pub mod describe;
 pub mod hints;
 pub mod hlist;
@@ -14,11 +18,13 @@ pub mod maple;
 pub mod module;
 pub mod params;
 pub mod percpu;
+mod pid;
 pub mod printk;
 pub mod rbtree;
 pub mod resource;
 pub mod scan;
 pub mod taint;
+pub mod task;
 pub mod time;
 pub mod uts;
 pub mod value;

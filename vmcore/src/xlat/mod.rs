@@ -8,6 +8,8 @@
 pub(crate) mod le;
 mod memory;
 mod tables;
+mod user;
 pub mod x86_64;
 
 pub use memory::{KernelMemory, Linear, Mapping, Missing, Sparse, Translation, Way};
+pub use user::UserMemory;
