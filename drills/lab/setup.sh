@@ -17,6 +17,9 @@ need gzip gzip
 need setpriv util-linux
 need cc gcc
 need c++ g++
+need make make
+need pahole dwarves
+need mke2fs e2fsprogs
 need python3 python3
 if ! python3 -c 'import ensurepip, venv' >/dev/null 2>&1; then
 	missing="$missing python3-venv"

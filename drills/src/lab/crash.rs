@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::error::{LabError, file_error};
 use super::image::Image;
 use super::kernel::Kernel;
+use super::kit::Kit;
+use super::makedumpfile::Makedumpfile;
 use super::recipe::{CrashSpec, HostState, How};
 use super::stream::{elf_len, flattened_len};
 use crate::world::{Accel, Disk, DumpFormat, Guest, GuestSpec, OnPanic};
@@ -15,6 +17,8 @@ use crate::world::{Accel, Disk, DumpFormat, Guest, GuestSpec, OnPanic};
 const LIMIT: Duration = Duration::from_mins(7);
 const BOOT: Duration = Duration::from_mins(3);
 const DUMP: Duration = Duration::from_mins(2);
+/// How many lines of a failure go into an error.
+const LAST_WORDS: usize = 40;
 /// How large the disks are that take the dump. They are sparse files: only what is written takes space.
 const DISK: u64 = 64 << 30;
 
@@ -62,6 +66,9 @@ pub(super) struct Boot<'a> {
     pub(super) image: &'a Image,
     /// A word that the guest writes into its kernel log before it fails.
     pub(super) mark: &'a str,
+    pub(super) makedumpfile: &'a Makedumpfile,
+    /// What its failure needs beyond that.
+    pub(super) kit: &'a Kit,
 }
 
 /// Boots the guest, lets it fail, and fills `dir`.
@@ -108,7 +115,7 @@ fn guest(boot: &Boot<'_>, dir: &Path) -> GuestSpec {
 }
 
 fn cmdline(boot: &Boot<'_>, spec: &CrashSpec, orders: &str) -> String {
-    let trigger = spec.trigger.word();
+    let trigger = spec.trigger.words();
     // On a busy host the capture kernel may take TCG's timer for a broken one, and panic.
     format!("no_timer_check {} lab.mark={} lab.trigger={trigger} {orders}", spec.cmdline, boot.mark)
 }
@@ -125,28 +132,29 @@ fn kdump(
         let file = File::create(disk).map_err(file_error("make", disk))?;
         file.set_len(DISK).map_err(file_error("make", disk))?;
     }
-    let disk = |serial: &str, path: &Path, read_only| Disk {
-        serial: serial.to_owned(),
-        path: path.to_owned(),
-        read_only,
-    };
     // The socket's path has to be short, wherever the cache lies.
     let work = tempfile::tempdir().map_err(file_error("make a folder in", "/tmp"))?;
+    let mut disks = vec![
+        disk("stream", &stream, false),
+        disk("boot", &boot.image.boot_disk, true),
+        disk("vmcore", &vmcore, false),
+    ];
+    disks.extend(boot.kit.disk.as_ref().map(|kit| disk("kit", kit, true)));
     let orders = format!("panic=-1 crashkernel={crashkernel} lab.do=kdump lab.makedumpfile={makedumpfile}");
     let machine = GuestSpec {
         cmdline: cmdline(boot, spec, &orders),
         memory_mib: spec.memory_mib,
         cpus: spec.cpus,
         cpu: spec.cpu.clone(),
-        disks: vec![
-            disk("stream", &stream, false),
-            disk("boot", &boot.image.boot_disk, true),
-            disk("vmcore", &vmcore, false),
-        ],
+        disks,
         ..guest(boot, work.path())
     };
     let mut guest = Guest::start(&machine)?;
     guest.wait_console("lab: crashing", BOOT)?;
+    if let Some(seconds) = spec.nmi_after {
+        std::thread::sleep(Duration::from_secs(seconds));
+        guest.qmp()?.execute("inject-nmi", serde_json::json!({}))?;
+    }
     guest.wait_console("lab: capture kernel", BOOT)?;
     guest.wait_console("lab: captured", DUMP)?;
     // The console's last words come after that; the guest powers itself off.
@@ -157,14 +165,40 @@ fn kdump(
     keep_console(work.path(), dir)?;
     let console = fs::read(dir.join("console")).map_err(file_error("read", dir.join("console")))?;
     for step in ["makedumpfile", "copy"] {
-        let good = format!("lab: {step} ends with 0");
-        if !console.windows(good.len()).any(|w| w == good.as_bytes()) {
+        if !holds(&console, &format!("lab: {step} ends with 0")) {
             let why = format!("in the capture kernel, {step} ends badly");
             return Err(LabError::NoDump { why, console: tail });
         }
     }
     trim(&stream, "the flattened stream has no end mark", &tail, flattened_len)?;
-    trim(&vmcore, "the copy of /proc/vmcore is not whole", &tail, elf_len)
+    trim(&vmcore, "the copy of /proc/vmcore is not whole", &tail, elf_len)?;
+    if spec.says.is_empty() || holds(&console, &spec.says) {
+        return Ok(());
+    }
+    // What is said in an NMI or a double fault gets into the kernel log, but no more to the console.
+    let path = work.path().join("dmesg");
+    boot.makedumpfile.dmesg(&vmcore, &path)?;
+    let log = fs::read(&path).unwrap_or_default();
+    if holds(&log, &spec.says) {
+        return Ok(());
+    }
+    let why = format!("it has failed, but without saying «{}»", spec.says);
+    Err(LabError::NoDump { why, console: last_words(&String::from_utf8_lossy(&log)) })
+}
+
+fn holds(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|w| w == text.as_bytes())
+}
+
+/// The end of a kernel log.
+fn last_words(log: &str) -> String {
+    let mut lines: Vec<&str> = log.lines().rev().take(LAST_WORDS).collect();
+    lines.reverse();
+    lines.join("\n")
+}
+
+fn disk(serial: &str, path: &Path, read_only: bool) -> Disk {
+    Disk { serial: serial.to_owned(), path: path.to_owned(), read_only }
 }
 
 /// Cuts a disk to the dump at its beginning.

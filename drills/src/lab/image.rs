@@ -80,9 +80,12 @@ impl Image {
     }
 }
 
-type Cpio = CpioWriter<BufWriter<File>>;
+pub(super) type Cpio = CpioWriter<BufWriter<File>>;
 
-fn write_archive(path: &Path, fill: impl FnOnce(&mut Cpio) -> Result<(), LabError>) -> Result<(), LabError> {
+pub(super) fn write_archive(
+    path: &Path,
+    fill: impl FnOnce(&mut Cpio) -> Result<(), LabError>,
+) -> Result<(), LabError> {
     let archive = File::create(path).map_err(file_error("make", path))?;
     let mut cpio = CpioWriter::new(BufWriter::new(archive));
     fill(&mut cpio)?;
@@ -131,12 +134,12 @@ fn user_space(
     add_bytes(cpio, "modules/order", 0o644, order.as_bytes())
 }
 
-fn add_bytes(cpio: &mut Cpio, name: &str, permissions: u32, bytes: &[u8]) -> Result<(), LabError> {
+pub(super) fn add_bytes(cpio: &mut Cpio, name: &str, permissions: u32, bytes: &[u8]) -> Result<(), LabError> {
     cpio.file(name, permissions, bytes.len() as u64, &mut &bytes[..])
         .map_err(file_error("write the initramfs with", name))
 }
 
-fn add_file(cpio: &mut Cpio, name: &str, permissions: u32, path: &Path) -> Result<(), LabError> {
+pub(super) fn add_file(cpio: &mut Cpio, name: &str, permissions: u32, path: &Path) -> Result<(), LabError> {
     let mut file = File::open(path).map_err(file_error("open", path))?;
     let len = file.metadata().map_err(file_error("measure", path))?.len();
     cpio.file(name, permissions, len, &mut file).map_err(file_error("put into the initramfs", path))

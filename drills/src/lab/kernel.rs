@@ -19,6 +19,8 @@ pub struct Kernel {
     pub image: PathBuf,
     /// Its folder below `lib/modules`.
     pub modules: PathBuf,
+    /// Where the package came from, and what else belongs to it comes from.
+    pub(super) apt: Apt,
 }
 
 impl Kernel {
@@ -87,7 +89,7 @@ impl Kernel {
             why: "its boot image or its modules are gone".to_owned(),
         })?;
         let release = modules.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self { release, package, image, modules })
+        Ok(Self { release, package, image, modules, apt })
     }
 
     /// The image's bytes.

@@ -32,6 +32,7 @@ mod crash;
 mod error;
 mod image;
 mod kernel;
+mod kit;
 mod makedumpfile;
 mod module;
 pub(crate) mod process;
@@ -47,6 +48,7 @@ pub use error::LabError;
 use error::file_error;
 pub use image::Image;
 pub use kernel::Kernel;
+use kit::Kit;
 pub use makedumpfile::Makedumpfile;
 pub use module::{Module, ModuleTree};
 pub use program::Program;
@@ -159,7 +161,16 @@ impl Lab {
         let makedumpfile = Makedumpfile::find(&self.cache, &book.makedumpfile, talk)?;
         let kernel = Kernel::fetch(&self.cache, kernel, talk)?;
         let image = Image::build(&self.cache, &kernel, &makedumpfile)?;
-        let accel = self.accel(&qemu, &qemu_version, &kernel, &image)?;
+        let guest = crash::Boot {
+            qemu: &qemu,
+            accel: Accel::Kvm,
+            kernel: &kernel,
+            image: &image,
+            mark: "",
+            makedumpfile: &makedumpfile,
+            kit: &Kit::default(),
+        };
+        let accel = self.accel(&guest, &qemu_version)?;
         Ok(Ingredients { qemu, qemu_version, kernel, makedumpfile, image, accel })
     }
 
@@ -227,16 +238,20 @@ impl Lab {
         formats.sort_unstable();
         formats.dedup();
         let package = &parts.kernel.package;
-        let key = cache::key(&[
+        let kit = Kit::build(&self.cache, &parts.kernel, &spec.trigger)?;
+        let format_names = formats.join(" ");
+        let mut made_of = vec![
             "crash",
             &described,
-            &formats.join(" "),
+            &format_names,
             &package.name,
             &package.version,
             &parts.qemu_version,
             &parts.makedumpfile.version,
             image::INIT,
-        ]);
+        ];
+        made_of.extend(kit.key.as_deref());
+        let key = cache::key(&made_of);
         let entry = self.crashes.entry("crashes", &key, |dir| {
             (self.talk)(&format!("crashing a guest: {} on {}", spec.name, parts.kernel.release));
             let guest = crash::Boot {
@@ -245,6 +260,8 @@ impl Lab {
                 kernel: &parts.kernel,
                 image: &parts.image,
                 mark: &key,
+                makedumpfile: &parts.makedumpfile,
+                kit: &kit,
             };
             // A guest that is translated on a busy machine may fail by itself: it gets one more chance.
             match crash::crash(&guest, spec, &formats, dir) {
@@ -261,7 +278,7 @@ impl Lab {
     /// KVM, if a guest gets to its user space under it in good time; measured once for each boot of this
     /// machine and each QEMU. `/dev/kvm` alone says little: inside another virtual machine it may be slow or
     /// broken.
-    fn accel(&self, qemu: &Path, version: &str, kernel: &Kernel, image: &Image) -> Result<Accel, LabError> {
+    fn accel(&self, boot: &crash::Boot<'_>, version: &str) -> Result<Accel, LabError> {
         let open = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm");
         if open.is_err() {
             return Ok(Accel::Tcg);
@@ -269,8 +286,7 @@ impl Lab {
         let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let entry = self.cache.entry("accel", &cache::key(&[version, &boot_id]), |dir| {
             (self.talk)("measuring KVM");
-            let boot = crash::Boot { qemu, accel: Accel::Kvm, kernel, image, mark: "" };
-            let word = if let Some(time) = crash::measure_boot(&boot, KVM_PATIENCE)? {
+            let word = if let Some(time) = crash::measure_boot(boot, KVM_PATIENCE)? {
                 (self.talk)(&format!("KVM boots a guest in {:.1} s", time.as_secs_f64()));
                 "kvm"
             } else {

@@ -73,10 +73,16 @@ pub struct CrashSpec {
     /// What makes it fail.
     #[serde(default)]
     pub trigger: Trigger,
+    /// Seconds after which the host sends it an NMI.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nmi_after: Option<u64>,
+    /// What its console must then say; empty for anything.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub says: String,
 }
 
 /// What makes a guest fail.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trigger {
     /// `echo c > /proc/sysrq-trigger`.
@@ -84,16 +90,80 @@ pub enum Trigger {
     Sysrq,
     /// A file in memory that grows until nothing is left, with `vm.panic_on_oom=1`.
     Oom,
+    /// Nothing inside: the host sends an NMI.
+    Nmi,
+    /// This word, written to the lab's own module (`drills/lab/module/lab_fail.c`), which fails that way.
+    Module(String),
+    /// This word likewise; it leaves tasks that wait, and `sysrq-c` follows.
+    Held(String),
+    /// Writers on a file system that is frozen.
+    Frozen,
+    /// `sysrq-c` with this many tasks, which wait in many ways.
+    Crowd(u32),
 }
 
 impl Trigger {
-    /// The word that the guest's init knows it by.
+    /// The words that the guest's init knows it by, separated by commas.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn words(&self) -> String {
         match self {
-            Self::Sysrq => "sysrq",
-            Self::Oom => "oom",
+            Self::Sysrq => "sysrq".to_owned(),
+            Self::Oom => "oom".to_owned(),
+            Self::Nmi => "nmi".to_owned(),
+            Self::Module(word) => format!("module,{word}"),
+            Self::Held(word) => format!("held,{word}"),
+            Self::Frozen => "frozen".to_owned(),
+            Self::Crowd(tasks) => format!("crowd,{tasks}"),
         }
+    }
+}
+
+/// A crash with a capture kernel loaded and one recipe of it, both by the same name: a guest of 384 MiB with two
+/// CPUs, unless it says otherwise, whose dump is compressed with zstd at level 31.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FailureSpec {
+    name: String,
+    about: String,
+    trigger: Trigger,
+    #[serde(default = "failure_memory")]
+    memory_mib: u32,
+    #[serde(default)]
+    cmdline: String,
+    nmi_after: Option<u64>,
+    says: String,
+}
+
+fn failure_memory() -> u32 {
+    384
+}
+
+impl FailureSpec {
+    fn expand(self) -> (CrashSpec, Recipe) {
+        let words = |list: [&str; 3]| list.map(str::to_owned).to_vec();
+        let recipe = Recipe {
+            name: self.name.clone(),
+            about: self.about.clone(),
+            crash: self.name.clone(),
+            output: Output::Makedumpfile {
+                args: words(["-z", "-d", "31"]),
+                needs: Some("zstd".to_owned()),
+                extension: kdump_extension(),
+            },
+        };
+        let crash = CrashSpec {
+            name: self.name,
+            about: self.about,
+            how: How::Kdump { crashkernel: "128M".to_owned(), makedumpfile: words(["-l", "-d", "31"]) },
+            memory_mib: self.memory_mib,
+            cpus: 2,
+            cpu: String::new(),
+            cmdline: self.cmdline,
+            trigger: self.trigger,
+            nmi_after: self.nmi_after,
+            says: self.says,
+        };
+        (crash, recipe)
     }
 }
 
@@ -196,6 +266,9 @@ pub struct RecipeBook {
     /// The dumps.
     #[serde(rename = "recipe")]
     pub recipes: Vec<Recipe>,
+    /// Crashes with one recipe each; [`Self::read`] turns them into both.
+    #[serde(rename = "failure", default)]
+    failures: Vec<FailureSpec>,
 }
 
 impl RecipeBook {
@@ -204,10 +277,16 @@ impl RecipeBook {
     /// # Errors
     /// [`LabError::Content`] for recipes that do not fit; a test keeps that from happening.
     pub fn read() -> Result<Self, LabError> {
-        toml::from_str(RECIPES).map_err(|e| LabError::Content {
+        let mut book: Self = toml::from_str(RECIPES).map_err(|e| LabError::Content {
             path: "drills/lab/recipes.toml".into(),
             why: e.message().to_owned(),
-        })
+        })?;
+        for failure in std::mem::take(&mut book.failures) {
+            let (crash, recipe) = failure.expand();
+            book.crashes.push(crash);
+            book.recipes.push(recipe);
+        }
+        Ok(book)
     }
 
     /// The recipe `name`.
@@ -270,6 +349,14 @@ mod tests {
         let err = RecipeBook::read().unwrap().recipe("kdump-zip").unwrap_err();
         assert_eq!(err.to_string(), "the lab has no recipe `kdump-zip`");
         assert!(err.hint().contains("kdump-zlib, kdump-zstd"), "{}", err.hint());
+    }
+
+    #[test]
+    fn a_failure_says_how_it_is_known() {
+        for crash in RecipeBook::read().unwrap().crashes {
+            let by_itself = !matches!(crash.trigger, Trigger::Sysrq | Trigger::Oom);
+            assert_eq!(by_itself, !crash.says.is_empty(), "{}", crash.name);
+        }
     }
 
     #[test]

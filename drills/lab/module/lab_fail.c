@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Lets a kernel fail in the way whose name is written into /proc/lab_fail. For guests that are meant to die.
+ *
+ * Reading the file takes both locks of this module for a moment, so that `cat /proc/lab_fail` is one more task
+ * that waits where one of them is held.
+ */
+#include <linux/completion.h>
+#include <linux/delay.h>
+#include <linux/init.h>
+#include <linux/irq_work.h>
+#include <linux/jiffies.h>
+#include <linux/kernel.h>
+#include <linux/kthread.h>
+#include <linux/list.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/proc_fs.h>
+#include <linux/rcupdate.h>
+#include <linux/rwsem.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+#include <linux/smp.h>
+#include <linux/string.h>
+#include <linux/timer.h>
+#include <linux/uaccess.h>
+
+#define FILE_NAME "lab_fail"
+
+struct failure {
+	const char *name;
+	void (*happen)(void);
+};
+
+struct leaked {
+	struct list_head list;
+	char room[496];
+};
+
+static DEFINE_MUTEX(lab_mutex_a);
+static DEFINE_MUTEX(lab_mutex_b);
+static DECLARE_RWSEM(lab_rwsem);
+static DECLARE_COMPLETION(a_is_held);
+static DECLARE_COMPLETION(b_is_held);
+static LIST_HEAD(leak);
+
+/* Volatile, so that the compiler does not see through what happens with them. */
+static struct leaked *volatile nobody;
+static volatile int nothing;
+static volatile int bottom = INT_MAX;
+
+static void start(int (*thread)(void *), const char *name)
+{
+	struct task_struct *task = kthread_run(thread, NULL, "%s", name);
+
+	if (IS_ERR(task))
+		pr_err("lab_fail: no thread %s: %ld\n", name, PTR_ERR(task));
+}
+
+static noinline void null_deref(void)
+{
+	nobody->room[0] = 1;
+}
+
+static noinline void bug(void)
+{
+	BUG();
+}
+
+static noinline void warn(void)
+{
+	WARN(1, "lab_fail: a warning\n");
+}
+
+static noinline void divide(void)
+{
+	pr_info("lab_fail: %d\n", bottom / nothing);
+}
+
+static noinline void general_protection(void)
+{
+	/* Neither with four nor with five levels of page tables is this an address. */
+	*(volatile int *)0x8000000000001234UL = 1;
+}
+
+static noinline int deeper(int depth)
+{
+	volatile char room[400];
+
+	room[depth % sizeof(room)] = 1;
+	if (depth == bottom)
+		return 0;
+	return deeper(depth + 1) + room[0];
+}
+
+static noinline void stack_overflow(void)
+{
+	pr_info("lab_fail: %d\n", deeper(0));
+}
+
+static void timer_ends(struct timer_list *unused)
+{
+	panic("lab_fail: panic in a timer");
+}
+
+static DEFINE_TIMER(lab_timer, timer_ends);
+
+static void softirq(void)
+{
+	mod_timer(&lab_timer, jiffies + HZ / 10);
+}
+
+static void irq_work_runs(struct irq_work *unused)
+{
+	panic("lab_fail: panic in an interrupt");
+}
+
+static struct irq_work lab_irq_work;
+
+static void hardirq(void)
+{
+	init_irq_work(&lab_irq_work, irq_work_runs);
+	irq_work_queue(&lab_irq_work);
+}
+
+static noinline void spin(void)
+{
+	for (;;)
+		cpu_relax();
+}
+
+static noinline void soft_lockup(void)
+{
+	preempt_disable();
+	spin();
+}
+
+static void spin_without_interrupts(void *unused)
+{
+	spin();
+}
+
+/* On CPU 0, the only one that QEMU's NMI reaches. Functions called this way run with interrupts off. */
+static noinline void hard_lockup(void)
+{
+	smp_call_function_single(0, spin_without_interrupts, NULL, 0);
+}
+
+static noinline void rcu_stall(void)
+{
+	rcu_read_lock();
+	preempt_disable();
+	spin();
+}
+
+static noinline int lock_a_then_b(void *unused)
+{
+	mutex_lock(&lab_mutex_a);
+	complete(&a_is_held);
+	wait_for_completion(&b_is_held);
+	mutex_lock(&lab_mutex_b);
+	return 0;
+}
+
+static noinline int lock_b_then_a(void *unused)
+{
+	mutex_lock(&lab_mutex_b);
+	complete(&b_is_held);
+	wait_for_completion(&a_is_held);
+	mutex_lock(&lab_mutex_a);
+	return 0;
+}
+
+static void mutex_abba(void)
+{
+	start(lock_a_then_b, "lab_a_then_b");
+	start(lock_b_then_a, "lab_b_then_a");
+}
+
+static noinline int hold_mutex(void *unused)
+{
+	mutex_lock(&lab_mutex_a);
+	complete(&a_is_held);
+	while (!kthread_should_stop())
+		msleep_interruptible(1000000);
+	return 0;
+}
+
+static noinline int want_mutex(void *unused)
+{
+	mutex_lock(&lab_mutex_a);
+	return 0;
+}
+
+static void mutex_held(void)
+{
+	start(hold_mutex, "lab_owner");
+	wait_for_completion(&a_is_held);
+	start(want_mutex, "lab_waiter_1");
+	start(want_mutex, "lab_waiter_2");
+	start(want_mutex, "lab_waiter_3");
+}
+
+static noinline int hold_rwsem(void *unused)
+{
+	down_write(&lab_rwsem);
+	complete(&a_is_held);
+	while (!kthread_should_stop())
+		msleep_interruptible(1000000);
+	return 0;
+}
+
+static noinline int read_rwsem(void *unused)
+{
+	down_read(&lab_rwsem);
+	return 0;
+}
+
+static noinline int write_rwsem(void *unused)
+{
+	down_write(&lab_rwsem);
+	return 0;
+}
+
+static void rwsem_held(void)
+{
+	start(hold_rwsem, "lab_owner");
+	wait_for_completion(&a_is_held);
+	start(read_rwsem, "lab_reader_1");
+	start(read_rwsem, "lab_reader_2");
+	start(write_rwsem, "lab_writer");
+}
+
+static void construct(void *object)
+{
+	memset(object, 0x5a, sizeof(struct leaked));
+}
+
+static noinline void slab_leak(void)
+{
+	/* With a constructor it shares its slabs with no other cache. */
+	struct kmem_cache *cache = kmem_cache_create("lab_leak", sizeof(struct leaked), 0, 0, construct);
+	struct leaked *one;
+
+	while (cache && (one = kmem_cache_alloc(cache, GFP_KERNEL)))
+		list_add(&one->list, &leak);
+}
+
+static const struct failure failures[] = {
+	{ "null-deref", null_deref },
+	{ "bug", bug },
+	{ "warn", warn },
+	{ "divide", divide },
+	{ "general-protection", general_protection },
+	{ "stack-overflow", stack_overflow },
+	{ "softirq", softirq },
+	{ "hardirq", hardirq },
+	{ "soft-lockup", soft_lockup },
+	{ "hard-lockup", hard_lockup },
+	{ "rcu-stall", rcu_stall },
+	{ "mutex-abba", mutex_abba },
+	{ "mutex-held", mutex_held },
+	{ "rwsem-held", rwsem_held },
+	{ "slab-leak", slab_leak },
+};
+
+static ssize_t lab_write(struct file *file, const char __user *from, size_t len, loff_t *at)
+{
+	char word[32] = "";
+	size_t i;
+
+	if (len >= sizeof(word) || copy_from_user(word, from, len))
+		return -EINVAL;
+	strim(word);
+	for (i = 0; i < ARRAY_SIZE(failures); i++) {
+		if (strcmp(word, failures[i].name))
+			continue;
+		pr_info("lab_fail: now %s\n", word);
+		failures[i].happen();
+		return len;
+	}
+	return -ENOENT;
+}
+
+static ssize_t lab_read(struct file *file, char __user *to, size_t len, loff_t *at)
+{
+	mutex_lock(&lab_mutex_a);
+	down_read(&lab_rwsem);
+	up_read(&lab_rwsem);
+	mutex_unlock(&lab_mutex_a);
+	return 0;
+}
+
+static const struct proc_ops lab_ops = {
+	.proc_write = lab_write,
+	.proc_read = lab_read,
+};
+
+static int __init lab_init(void)
+{
+	return proc_create(FILE_NAME, 0600, NULL, &lab_ops) ? 0 : -ENOMEM;
+}
+
+static void __exit lab_exit(void)
+{
+	remove_proc_entry(FILE_NAME, NULL);
+}
+
+module_init(lab_init);
+module_exit(lab_exit);
+MODULE_DESCRIPTION("Lets a guest's kernel fail in a chosen way");
+MODULE_LICENSE("Dual MIT/GPL");
