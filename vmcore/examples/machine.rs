@@ -41,6 +41,22 @@ fn main() -> Done {
     let modules = module::read(memory, &description, &limits);
     let read_all = start.elapsed();
     let mut out = BufWriter::new(stdout().lock());
+    if let Some(two) = kernel.two_kernels() {
+        let release = two.capture.info.release();
+        writeln!(out, "capture kernel {release:?} told at {}: CPUs {:?}", two.elf_header, two.cpus)?;
+        if let Some(told) = &two.handed_over {
+            writeln!(
+                out,
+                "crashed kernel {} CPUs, memory {:x?}, moved {:x?}",
+                told.registers.len(),
+                told.memory,
+                told.moved
+            )?;
+        }
+    }
+    for gap in kernel.gaps() {
+        writeln!(out, "gap {}: {}", gap.what, gap.why)?;
+    }
     show(&mut out, &machine)?;
     show_modules(&mut out, &modules)?;
     for gap in machine.gaps.iter().chain(&modules.gaps) {

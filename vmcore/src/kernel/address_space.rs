@@ -3,7 +3,7 @@
 //! Nothing is believed that something else can contradict: a `phys_base` has to lead to `init_uts_ns`, and page tables have to
 //! translate the kernel's own symbols to where `phys_base` puts them.
 
-use super::hints::Hints;
+use super::hints::{Control, Hints};
 use super::{Gap, uts};
 use crate::addr::{KVirtAddr, PhysAddr};
 use crate::error::MemError;
@@ -184,6 +184,24 @@ fn phys_base_by_tables(mem: &dyn PhysicalMemory, tables: &PageTables) -> Option<
         }
     }
     None
+}
+
+/// Page tables that a CPU had loaded, and the `phys_base` of the kernel that they map.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CpuTables {
+    pub(super) tables: PageTables,
+    pub(super) phys_base: u64,
+}
+
+/// For each CPU that has control registers: its page tables, where they map a kernel.
+pub(super) fn tables_of_cpus(mem: &dyn PhysicalMemory, hints: &Hints<'_>) -> Vec<Option<CpuTables>> {
+    let of_one = |control: &Control| {
+        let alone = Hints { control: vec![*control], ..Hints::default() };
+        roots_of_cpus(&alone)
+            .into_iter()
+            .find_map(|tables| Some(CpuTables { tables, phys_base: phys_base_by_tables(mem, &tables)? }))
+    };
+    hints.control.iter().map(of_one).collect()
 }
 
 /// Whether a CPU's page tables map the kernel's text where this `phys_base` puts it; `None` where there is none to ask.

@@ -26,6 +26,7 @@ pub mod scan;
 pub mod taint;
 pub mod task;
 pub mod time;
+pub mod two_kernels;
 pub mod uts;
 pub mod value;
 pub mod variable;
@@ -46,6 +47,7 @@ use crate::xlat::{KernelMemory, Translation};
 use hints::Hints;
 use printk::{KernelLog, LogError};
 use scan::Candidate;
+use two_kernels::{Owner, TwoKernels};
 use uts::{Uts, UtsError};
 
 /// Something that could not be found out.
@@ -148,6 +150,7 @@ pub struct Kernel<'m> {
     info: Vmcoreinfo,
     origin: Origin,
     facts: Facts,
+    two_kernels: Option<TwoKernels>,
     gaps: Vec<Gap>,
 }
 
@@ -171,11 +174,19 @@ impl<'m> Kernel<'m> {
                 why: format!("the kernel's page for it was full: it ends within «{cut}»"),
             });
         }
+        let two_kernels = look_for_capture(mem, hints, options, &mut info, &mut origin, &mut gaps);
         let found = address_space::find(mem, &info, hints);
         gaps.extend(found.gaps);
         let facts = Facts::new(&info, &found.translation, found.phys_base);
         tracing::info!("VMCOREINFO: {origin}; {facts}");
-        Self { memory: KernelMemory::new(mem, found.translation), info, origin, facts, gaps }
+        Self { memory: KernelMemory::new(mem, found.translation), info, origin, facts, two_kernels, gaps }
+    }
+
+    /// The capture kernel that ran beside this one, where the image has both. Then this one is the kernel that crashed, and
+    /// [`TwoKernels::cpus`] says whose the CPUs' registers are.
+    #[must_use]
+    pub fn two_kernels(&self) -> Option<&TwoKernels> {
+        self.two_kernels.as_ref()
     }
 
     /// The kernel's memory by virtual address.
@@ -301,4 +312,73 @@ fn look_for_info(
         gaps.push(gap("the search of memory was stopped, so a better text can be elsewhere".into()));
     }
     (best.info, Origin::Memory { paddr: best.paddr, why: scan.why, others: candidates.collect() })
+}
+
+/// Looks for a capture kernel in the image. Where `info` is its own, or none is known, the crashed kernel's takes its place.
+fn look_for_capture(
+    mem: &dyn PhysicalMemory,
+    hints: &Hints<'_>,
+    options: Options<'_>,
+    info: &mut Vmcoreinfo,
+    origin: &mut Origin,
+    gaps: &mut Vec<Gap>,
+) -> Option<TwoKernels> {
+    let never = Cancel::default();
+    let cancel = options.cancel.unwrap_or(&never);
+    let (known, texts) = match origin {
+        Origin::Note => (info.clone(), Vec::new()),
+        // What was found may be either kernel's: it is asked too, and stands where it crashed.
+        Origin::Memory { paddr, others, .. } => {
+            let agrees =
+                info.number_u64("phys_base").and_then(|base| address_space::agreement(mem, info, base));
+            let best = Candidate {
+                paddr: *paddr,
+                info: info.clone(),
+                agrees_with_memory: agrees,
+                agrees_with_cr3: None,
+            };
+            let known = if info.crash_time().is_some() { info.clone() } else { Vmcoreinfo::default() };
+            (known, std::iter::once(best).chain(others.iter().cloned()).collect())
+        }
+        Origin::Nowhere => return None,
+    };
+    let two = two_kernels::find(mem, hints, &known, &texts, cancel)?;
+    let captured = two.capture.info.number_u64("phys_base");
+    let told = two.handed_over.as_ref().and_then(|h| h.vmcoreinfo.clone());
+    if info.number_u64("phys_base") == captured {
+        if let Some((paddr, crashed)) = told {
+            let why = format!(
+                "found at {paddr}: the capture kernel, which runs in this image, was told of it at {}",
+                two.elf_header
+            );
+            let others = vec![two.capture.clone()];
+            (*info, *origin) = (crashed, Origin::Memory { paddr, why, others });
+        } else {
+            gaps.push(Gap {
+                what: "the kernel that crashed".into(),
+                why: format!(
+                    "the image is a capture kernel's, and what it was told of the crashed kernel at {} can't be read; all that \
+                     follows is of the capture kernel",
+                    two.elf_header
+                ),
+            });
+            return Some(two);
+        }
+    }
+    for (number, _) in two.cpus.iter().enumerate().filter(|(_, owner)| **owner == Owner::Capture) {
+        gaps.push(Gap {
+            what: format!("registers of CPU {number} in the dump"),
+            why: "it ran the capture kernel when the dump was made; they say nothing of the crash".into(),
+        });
+    }
+    for moved in two.handed_over.iter().flat_map(|h| &h.moved) {
+        gaps.push(Gap {
+            what: format!("memory from {:#x} to {:#x}", moved.from.start, moved.from.end),
+            why: format!(
+                "the capture kernel uses it; the crashed kernel's bytes are kept at {} and are not read from there",
+                moved.kept_at
+            ),
+        });
+    }
+    Some(two)
 }

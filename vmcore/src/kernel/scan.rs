@@ -113,6 +113,18 @@ pub fn find_vmcoreinfo(
     scan
 }
 
+/// The texts that a kernel's own pointers lead to, the best first.
+pub(super) fn texts_of(
+    mem: &dyn PhysicalMemory,
+    memory: &KernelMemory<'_>,
+    hints: &Hints<'_>,
+    cancel: &Cancel,
+) -> Vec<Candidate> {
+    let mut scan = Scan::default();
+    judge(mem, hints, by_pointers(memory, cancel), &mut scan);
+    scan.candidates
+}
+
 /// Parses and ranks the texts at these places. The same text found twice (the crash-time copy) counts once.
 fn judge(mem: &dyn PhysicalMemory, hints: &Hints<'_>, places: Vec<PhysAddr>, scan: &mut Scan) {
     for paddr in places {
