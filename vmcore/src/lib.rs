@@ -1,12 +1,13 @@
 //! Reads Linux kernel memory dumps: opens them, translates addresses, and says what happened.
 //!
 //! Data flows one way, and a module uses only what stands before it:
-//! `addr, limits, progress, error → raw → source → format → mem → xlat → sym → kernel → report → analysis`.
+//! `addr, limits, progress, error → raw → source → format → mem → xlat → sym → kernel → unwind → report → analysis`.
 //!
 //! - [`Dump`] opens a dump of any container ([`Dump::open`], [`Dump::open_set`]), tells of itself
 //!   ([`Facts`], [`Completeness`], registers, notes), and is the machine's [`PhysicalMemory`].
 //! - [`addr`] has the typed addresses, [`error`] says why a file can't be opened and why a page is not there.
 //! - [`sym`] has the kernel's own symbols and types, read from the dump itself; [`kernel::describe`] brings them together.
+//! - [`unwind`] has the stacks of tasks and CPUs.
 //! - [`source`] has bytes at an offset, [`format`](mod@format) what each format says of itself, [`raw`] the layouts.
 //!
 //! ```
@@ -67,6 +68,7 @@ pub mod raw;
 pub mod report;
 pub mod source;
 pub mod sym;
+pub mod unwind;
 pub mod xlat;
 
 pub use mem::{Completeness, Dump, Facts, OpenOptions, PageState, PhysicalMemory};

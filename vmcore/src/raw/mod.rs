@@ -6,4 +6,5 @@ pub mod btf;
 pub mod diskdump;
 pub mod elf;
 pub mod flattened;
+pub mod orc;
 pub mod qemu;
