@@ -75,6 +75,8 @@ pub(super) struct Found {
     pub(super) nested: BTreeMap<KVirtAddr, pid::NamespacePid>,
     /// True where nothing of the table of process ids is missing.
     pub(super) complete_pids: bool,
+    /// How many threads the kernel itself counts.
+    pub(super) counted: Option<u32>,
     pub(super) lost: Vec<Lost>,
     pub(super) lost_count: usize,
     pub(super) gaps: Vec<Gap>,
@@ -152,6 +154,7 @@ impl Finder<'_, '_> {
             self.relatives();
         }
         self.settle(table);
+        self.count(description);
     }
 
     /// Reads the tasks that nothing was read of yet, and notes of all of them where they were found.
@@ -451,6 +454,22 @@ impl Finder<'_, '_> {
                 let Candidate { number, source, .. } = candidate;
                 self.found.lose(Lost { pid: number, kaddr: Some(kaddr), source, why });
             }
+        }
+    }
+
+    /// Compares what was found with the kernel's own count, `nr_threads` of `kernel/fork.c`: idle tasks are not in it, nor is a
+    /// task that was taken off all lists and still runs.
+    fn count(&mut self, description: &Description) {
+        let [symbol] = &description.symbols.all("nr_threads")[..] else { return };
+        self.found.counted = self.memory.read_u32(symbol.address).ok();
+        let listed = [Source::List, Source::Pids, Source::Threads, Source::Relatives];
+        let has = |record: &&Record| record.view.pid != 0 && listed.iter().any(|at| record.found.has(*at));
+        let found = self.found.records.values().filter(has).count();
+        if let Some(counted) = self.found.counted
+            && usize::try_from(counted).is_ok_and(|counted| counted > found)
+        {
+            self.found
+                .gap("tasks", format!("the kernel counts {counted} threads, of which {found} are found"));
         }
     }
 }

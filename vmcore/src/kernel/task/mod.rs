@@ -271,6 +271,8 @@ pub struct Tasks {
     pub lost: Vec<Lost>,
     /// How many can't be shown.
     pub lost_count: usize,
+    /// How many threads the kernel itself counts (`nr_threads`), idle tasks not among them. A gap says so where fewer are found.
+    pub counted: Option<u32>,
     /// What else is broken, and why. A broken list need not mean a lost task: the others lead to it too.
     pub gaps: Vec<Gap>,
     by_kaddr: HashMap<KVirtAddr, usize>,
@@ -313,7 +315,8 @@ pub fn read(memory: &KernelMemory<'_>, description: &Description, percpu: &PerCp
     tasks.sort_by_key(|task| (task.pid, task.cpu, task.kaddr));
     let by_kaddr = tasks.iter().enumerate().map(|(at, task)| (task.kaddr, at)).collect();
     gaps.extend(found.gaps);
-    Tasks { tasks, cpus, lost: found.lost, lost_count: found.lost_count, gaps, by_kaddr }
+    let (lost, lost_count, counted) = (found.lost, found.lost_count, found.counted);
+    Tasks { tasks, cpus, lost, lost_count, counted, gaps, by_kaddr }
 }
 
 /// What tasks point at and share.
