@@ -29,6 +29,8 @@ pub struct Limits {
     pub tasks: usize,
     /// Bytes of one command line that are read; what is longer is cut, and said to be.
     pub cmdline_bytes: usize,
+    /// Bytes of one section of debuginfo that has to be unpacked or relocated in memory.
+    pub debuginfo_section_bytes: u64,
     /// Items of one walk over a list, tree or array of the kernel.
     pub walk_items: usize,
     /// Bytes of decoded pages that are kept for the next read.
@@ -50,6 +52,7 @@ impl Default for Limits {
             btf_bytes: 64 << 20,
             tasks: 1 << 20,
             cmdline_bytes: 4096,
+            debuginfo_section_bytes: 2 << 30,
             walk_items: 4 << 20,
             page_cache_bytes: 16 << 20,
         }

@@ -14,6 +14,9 @@ use crate::format::vmcoreinfo::Vmcoreinfo;
 use crate::limits::Limits;
 use crate::sym::Symbols;
 use crate::sym::btf::{self, BtfError, BtfSource, Types};
+use crate::sym::build_id;
+use crate::sym::dwarf::{self, Agreement, Debuginfo, DebuginfoError, LinkedSymbols};
+use crate::sym::find::{Finder, Wanted};
 use crate::sym::kallsyms;
 use crate::sym::modules::{ModuleLayout, ModuleSymbols};
 use crate::xlat::KernelMemory;
@@ -32,6 +35,10 @@ pub struct Description {
     pub module_types: Vec<(String, KVirtAddr, u64)>,
     /// Why the walk over the list of modules ended.
     pub modules_end: Option<WalkEnd>,
+    /// The kernel's debuginfo, where there is some that belongs to it.
+    pub debuginfo: Option<(Arc<Debuginfo>, Agreement)>,
+    /// Debuginfo that was found and does not belong to this kernel, or is of no use.
+    pub refused: Option<DebuginfoError>,
     /// What could not be had, and why.
     pub gaps: Vec<Gap>,
 }
@@ -56,6 +63,17 @@ impl Description {
     /// Reads symbols, types and modules.
     #[must_use]
     pub fn load(memory: &KernelMemory<'_>, info: &Vmcoreinfo, limits: &Limits) -> Self {
+        Self::load_with(memory, info, limits, None)
+    }
+
+    /// The same with debuginfo, where the finder has some: it stands in for symbols or types that the dump does not tell.
+    #[must_use]
+    pub fn load_with(
+        memory: &KernelMemory<'_>,
+        info: &Vmcoreinfo,
+        limits: &Limits,
+        finder: Option<&dyn Finder>,
+    ) -> Self {
         let mut this = Self::default();
         let table = match kallsyms::load(memory, info, limits) {
             Ok(table) => {
@@ -69,6 +87,9 @@ impl Description {
             }
         };
         this.symbols = Symbols::new(info, table);
+        if let Some(finder) = finder {
+            this.find_debuginfo(memory, info, finder);
+        }
         match btf::load_kernel_btf(memory, &this.symbols, info.symbol("_stext"), limits) {
             Ok((types, from)) => {
                 if let Some(why) = types.damage() {
@@ -77,11 +98,52 @@ impl Description {
                 this.types = Types::new(Arc::new(types));
                 this.types_from = Some(from);
             }
-            Err(why) => this.gap("types", &why),
+            Err(why) => this.types_of_debuginfo(&why),
         }
         this.find_modules(memory, limits);
         this.find_module_types(memory, limits);
         this
+    }
+
+    fn find_debuginfo(&mut self, memory: &KernelMemory<'_>, info: &Vmcoreinfo, finder: &dyn Finder) {
+        let own = build_id::of_kernel(memory, &self.symbols);
+        let told = info.build_id().and_then(|text| text.parse().ok());
+        let id = own.or(told);
+        let wanted = Wanted { build_id: id.as_ref(), release: info.release(), module: None };
+        let checked = |file: Arc<Debuginfo>| {
+            let agreement = dwarf::check(&file, memory, &self.symbols, info)?;
+            Ok((file, agreement))
+        };
+        match finder.find(&wanted).and_then(|found| found.map(checked).transpose()) {
+            Ok(found) => self.debuginfo = found,
+            Err(why) => {
+                self.gap("debuginfo", &why);
+                self.refused = Some(why);
+            }
+        }
+        if let (None, Some((file, agreement))) = (self.symbols.kernel(), &self.debuginfo) {
+            match LinkedSymbols::load(file, agreement.slide) {
+                Ok(linked) => self.symbols.set_linked(linked),
+                Err(why) => self.gap("symbols of the vmlinux", &why),
+            }
+        }
+    }
+
+    fn types_of_debuginfo(&mut self, why: &BtfError) {
+        let Some((file, _)) = &self.debuginfo else { return self.gap("types", why) };
+        match dwarf::types::load(file) {
+            Ok(types) => {
+                if let Some(why) = types.damage() {
+                    self.gap("types", &why);
+                }
+                self.types = Types::new(Arc::new(types));
+                self.types_from = Some(BtfSource::Dwarf);
+            }
+            Err(also) => {
+                self.gap("types", why);
+                self.gap("types of the vmlinux", &also);
+            }
+        }
     }
 
     fn gap(&mut self, what: &str, why: &dyn std::fmt::Display) {

@@ -5,8 +5,9 @@
 #![expect(unsafe_code, reason = "mapping a file is unsafe, and this module is there to hold it")]
 
 use std::io;
+use std::ops::Range;
 
-use memmap2::{Advice, Mmap};
+use memmap2::{Advice, Mmap, UncheckedAdvice};
 
 use super::{FileSource, ReadAt};
 
@@ -29,6 +30,32 @@ impl MmapSource {
         // Frames are read in no order of the file; a refusal changes nothing but the speed.
         let _ = map.advise(Advice::Random);
         Ok(Self { map })
+    }
+
+    /// Tells the system that the file is read in its order: it reads ahead.
+    pub fn read_in_order(&self) {
+        let _ = self.map.advise(Advice::Normal);
+    }
+
+    /// The bytes themselves, for a reader that wants a slice.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    /// Gives the pages inside of `range` back to the system; they come again from the file when they are touched.
+    pub fn forget(&self, range: Range<usize>) {
+        if range.start < range.end && range.end <= self.map.len() {
+            // SAFETY: the map is read-only and was never written to, so a page that is dropped and comes again from the
+            // file has the bytes that it had.
+            let _ = unsafe {
+                self.map.unchecked_advise_range(
+                    UncheckedAdvice::DontNeed,
+                    range.start,
+                    range.end.saturating_sub(range.start),
+                )
+            };
+        }
     }
 }
 
@@ -59,5 +86,10 @@ mod tests {
             assert_eq!(map.read_at(at, &mut a).unwrap(), file.read_at(at, &mut b).unwrap(), "at {at}");
             assert_eq!(a, b);
         }
+        let before = map.bytes().to_vec();
+        map.read_in_order();
+        map.forget(0..9_000);
+        map.forget(5..1 << 40);
+        assert_eq!(map.bytes(), before);
     }
 }

@@ -5,6 +5,9 @@
 //! that describe symbols.
 
 pub mod btf;
+pub mod build_id;
+pub mod dwarf;
+pub mod find;
 pub mod globals;
 mod image;
 pub mod kallsyms;

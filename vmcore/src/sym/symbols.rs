@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Symbol;
+use super::dwarf::LinkedSymbols;
 use super::kallsyms::Kallsyms;
 use super::modules::ModuleSymbols;
 use crate::addr::KVirtAddr;
@@ -14,6 +15,8 @@ use crate::format::vmcoreinfo::Vmcoreinfo;
 pub struct Symbols {
     named: Vec<(String, KVirtAddr)>,
     kernel: Option<Kallsyms>,
+    /// A vmlinux's, where the kernel's own table can't be read.
+    linked: Option<LinkedSymbols>,
     modules: Vec<ModuleSymbols>,
     /// Start, end and module of each range of module memory, ascending.
     ranges: Vec<(u64, u64, usize)>,
@@ -56,7 +59,18 @@ impl Symbols {
             let address = info.symbol(&name)?;
             Some((name, address))
         });
-        Self { named: named.collect(), kernel, modules: Vec::new(), ranges: Vec::new() }
+        Self { named: named.collect(), kernel, ..Self::default() }
+    }
+
+    /// Takes a vmlinux's symbols for the kernel's. They are asked only where the kernel's own table is missing.
+    pub fn set_linked(&mut self, linked: LinkedSymbols) {
+        self.linked = Some(linked);
+    }
+
+    /// The symbols of a vmlinux, where they stand for the kernel's own.
+    #[must_use]
+    pub fn linked(&self) -> Option<&LinkedSymbols> {
+        self.linked.as_ref().filter(|_| self.kernel.is_none())
     }
 
     /// Adds the modules.
@@ -86,6 +100,7 @@ impl Symbols {
     #[must_use]
     pub fn symbol(&self, name: &str) -> Option<Symbol> {
         let kernel = self.kernel.as_ref().and_then(|k| k.symbol(name));
+        let kernel = kernel.or_else(|| self.linked()?.all(name).into_iter().next());
         let named = || self.named.iter().find(|(n, _)| n == name).map(|(_, address)| bare(name, *address));
         kernel.or_else(named).or_else(|| self.modules.iter().find_map(|m| m.symbol(name)))
     }
@@ -94,6 +109,7 @@ impl Symbols {
     #[must_use]
     pub fn all(&self, name: &str) -> Vec<Symbol> {
         let mut found = self.kernel.as_ref().map(|k| k.all(name)).unwrap_or_default();
+        found.extend(self.linked().map(|linked| linked.all(name)).unwrap_or_default());
         if found.is_empty() {
             found.extend(
                 self.named.iter().filter(|(n, _)| n == name).map(|(_, address)| bare(name, *address)),
@@ -114,7 +130,10 @@ impl Symbols {
     pub fn at(&self, address: KVirtAddr) -> Option<SymbolAt> {
         let symbol = match self.module_number(address) {
             Some(number) => self.modules.get(number)?.at(address)?,
-            None => self.kernel.as_ref()?.at(address)?,
+            None => match &self.kernel {
+                Some(kernel) => kernel.at(address)?,
+                None => self.linked()?.at(address)?,
+            },
         };
         let offset = address.0.checked_sub(symbol.address.0)?;
         Some(SymbolAt { symbol, offset })

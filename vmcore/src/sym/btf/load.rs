@@ -22,6 +22,8 @@ pub enum BtfSource {
     Symbols,
     /// By their first bytes, in the kernel's image.
     Scan,
+    /// The dump has none: they were made of a vmlinux's DWARF.
+    Dwarf,
 }
 
 /// Where the kernel's types are: by its symbols, or else by a search of its image.

@@ -113,7 +113,7 @@ impl Btf {
     }
 
     /// Adds what its reader knows to be wrong.
-    pub(super) fn note_damage(&mut self, what: String) {
+    pub(in crate::sym) fn note_damage(&mut self, what: String) {
         self.damage = Some(match self.damage.take() {
             Some(known) => format!("{what}; {known}"),
             None => what,
