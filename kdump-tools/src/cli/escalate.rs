@@ -146,7 +146,7 @@ impl Crew for Team<'_> {
         };
         Ok(Analysis {
             json,
-            text: report::pages(&reports, 100, Painter::default()),
+            text: report::pages(&reports, &[], 100, Painter::default()),
             headlines: done.iter().map(headline).collect(),
             missing: done.iter().flat_map(missing).collect(),
         })

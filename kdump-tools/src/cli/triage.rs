@@ -31,7 +31,7 @@ pub struct Args {
     /// Write the report to this file, which gets its name only when it is whole
     #[arg(short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Only these parts: kernel, log, panic, cpus
+    /// Only these parts, and all of them: kernel, log, panic, cpus, tasks, stacks, modules
     #[arg(long, value_delimiter = ',', value_parser = section, value_name = "PART")]
     only: Vec<Section>,
     /// End with exit code 10 where a finding is at least: info, warning, error, critical
@@ -180,7 +180,7 @@ impl Args {
             (Format::Human, reports) => {
                 let painter =
                     if self.output.is_some() { Painter::default() } else { context.output.painter() };
-                report::pages(reports, context.output.width(), painter)
+                report::pages(reports, &self.only, context.output.width(), painter)
             }
         };
         match &self.output {

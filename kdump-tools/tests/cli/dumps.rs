@@ -291,7 +291,7 @@ fn what_is_left_out_by_only_is_told() {
         .filter(|entry| entry["why"] == "--only left it out")
         .map(|entry| entry["what"].as_str().unwrap())
         .collect();
-    assert_eq!(left_out, ["log", "kernel", "cpus"]);
+    assert_eq!(left_out, ["log", "kernel", "modules", "tasks", "cpus"]);
     run(words("triage", &[path.as_os_str(), OsStr::new("--only=all")])).fails(2, "the parts are kernel, log");
 }
 

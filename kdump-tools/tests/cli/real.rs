@@ -42,7 +42,15 @@ fn the_document_is_the_one_that_was_looked_at() {
     for step in document["timings"]["steps"].as_array_mut().unwrap() {
         step["s"] = json!(0);
     }
+    // One of each sort of task is enough to be looked at: a process, a kernel thread, one that ran in user space.
+    let tasks = document["tasks"].as_array_mut().unwrap();
+    assert_eq!(tasks.len(), 58);
+    tasks.retain(|task| [1, 2, 115, 116].contains(&task["pid"].as_i64().unwrap()));
     let snapshot = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/cli/panic-6.1.triage.json");
-    let expected: Value = serde_json::from_str(&fs::read_to_string(snapshot).unwrap()).unwrap();
-    assert_eq!(document, expected, "{document:#}");
+    let expected: Value = serde_json::from_str(&fs::read_to_string(&snapshot).unwrap()).unwrap();
+    if document != expected {
+        let found = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("panic-6.1.triage.json");
+        fs::write(&found, format!("{document:#}\n")).unwrap();
+        panic!("it is another one: look at diff {} {}", snapshot.display(), found.display());
+    }
 }

@@ -2,9 +2,11 @@
 
 use crate::analysis::log;
 use crate::analysis::subject::Subject;
+use crate::kernel::describe::Description;
 use crate::kernel::printk::KernelLog;
 use crate::kernel::{Kernel, Origin};
 use crate::report::{Address, Confidence, Finding, KernelInfo, NotLookedAt, Severity, Symbols};
+use crate::sym::kallsyms::Found;
 
 /// What is known of the kernel, and what is not.
 #[derive(Clone, Debug, Default)]
@@ -93,9 +95,22 @@ fn command_line(log: &KernelLog) -> Option<String> {
     text("Command line: ").or_else(|| text("Kernel command line: "))
 }
 
-/// Where names come from.
+/// Where names and types come from.
 #[must_use]
-pub fn symbols(kernel: &Kernel<'_>) -> Symbols {
+pub fn symbols(kernel: &Kernel<'_>, description: Option<&Description>) -> Symbols {
+    if let Some(table) = description.and_then(|description| description.symbols.kernel()) {
+        let modules = description.iter().flat_map(|description| description.symbols.modules());
+        let count = modules.map(|module| module.iter().count()).fold(table.len(), usize::saturating_add);
+        let source = match table.found() {
+            Found::Vmcoreinfo => "kallsyms",
+            Found::Scan => "kallsyms-scan",
+        };
+        return Symbols {
+            source: Some(source.into()),
+            count: u64::try_from(count).ok(),
+            ..Symbols::default()
+        };
+    }
     let info = kernel.vmcoreinfo();
     let count = info.entries().iter().filter(|entry| entry.key.starts_with("SYMBOL(")).count();
     Symbols {

@@ -2,10 +2,16 @@
 
 pub mod budget;
 pub mod completeness;
+mod cpus;
 pub mod identity;
+mod inside;
 pub mod log;
+mod machine;
+mod modules;
 pub mod panic;
+mod stacks;
 pub mod subject;
 pub mod taint;
+mod tasks;
 pub mod triage;
 pub mod verdict;

@@ -4,14 +4,15 @@
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
+use super::inside::Inside;
 use super::subject::Subject;
-use super::{completeness, identity, log, panic, taint, verdict};
-use crate::format::PrStatus;
+use super::{completeness, cpus, identity, log, panic, taint, verdict};
+use crate::kernel::describe::Description;
 use crate::kernel::printk::{KernelLog, LogError};
 use crate::kernel::{self, Kernel};
 use crate::limits::Limits;
 use crate::progress::{Cancel, Progress};
-use crate::report::{Address, Confidence, Cpu, Finding, Report, Severity, StepTime, TaskRef, Timings};
+use crate::report::{Confidence, Finding, Report, Severity, StepTime, Timings};
 
 /// A part of the report that can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -25,11 +26,18 @@ pub enum Section {
     Panic,
     /// Its CPUs.
     Cpus,
+    /// Its tasks.
+    Tasks,
+    /// The callers of its tasks.
+    Stacks,
+    /// Its modules.
+    Modules,
 }
 
 impl Section {
     /// All of them, in the order in which they are made.
-    pub const ALL: [Self; 4] = [Self::Kernel, Self::Log, Self::Panic, Self::Cpus];
+    pub const ALL: [Self; 7] =
+        [Self::Kernel, Self::Log, Self::Panic, Self::Cpus, Self::Tasks, Self::Stacks, Self::Modules];
 
     /// Its name in the report.
     #[must_use]
@@ -39,6 +47,9 @@ impl Section {
             Self::Log => "log",
             Self::Panic => "panic",
             Self::Cpus => "cpus",
+            Self::Tasks => "tasks",
+            Self::Stacks => "stacks",
+            Self::Modules => "modules",
         }
     }
 }
@@ -72,29 +83,14 @@ impl Options {
         }
     }
 
-    fn wants(&self, section: Section) -> bool {
+    pub(super) fn wants(&self, section: Section) -> bool {
         self.only.is_empty() || self.only.contains(&section)
     }
 }
 
-/// What later parts of the report would need that is not read yet.
-const NOT_READ: &[(&str, &str)] = &[
-    ("tasks", UNREAD),
-    ("modules", UNREAD),
-    ("blocked", UNREAD),
-    ("memory", UNREAD),
-    ("slab", UNREAD),
-    ("mounts", UNREAD),
-    ("irqs", UNREAD),
-    ("block_io", UNREAD),
-    ("net", UNREAD),
-    ("workqueues", UNREAD),
-    ("runqueues", UNREAD),
-    (
-        "cpus.backtrace",
-        "kdt does not walk stacks yet; panic.backtrace is the call trace that the kernel itself printed",
-    ),
-];
+/// Parts of the report that nothing fills yet.
+const NOT_READ: &[&str] =
+    &["blocked", "memory", "slab", "mounts", "irqs", "block_io", "net", "workqueues", "runqueues"];
 const UNREAD: &str = "kdt does not read these parts of the kernel yet";
 
 /// Analyses one dump. It never fails: what can't be had is told in the report.
@@ -114,24 +110,34 @@ pub fn triage(subject: &Subject<'_>, options: &Options, progress: &dyn Progress,
         let seconds = options.scan_time.as_secs();
         report.skip("VMCOREINFO", format!("the search of all memory for it was stopped after {seconds} s"));
     }
-    report.symbols = identity::symbols(&kernel);
     report.findings.extend(identity::findings(&kernel));
     steps.done("kernel");
 
-    progress.step("read the log", None);
-    let logged = kernel.log(&options.limits);
+    progress.step("read the log, symbols and types", None);
+    let needs_structures = Section::ALL.iter().any(|part| *part != Section::Log && options.wants(*part));
+    let (logged, description) = rayon::join(
+        || kernel.log(&options.limits),
+        || needs_structures.then(|| Description::load(kernel.memory(), kernel.vmcoreinfo(), &options.limits)),
+    );
+    report.symbols = identity::symbols(&kernel, description.as_ref());
     fill_log(&mut report, &logged, options);
-    steps.done("log");
+    steps.done("log, symbols and types");
 
     fill_panic(&mut report, &kernel, &logged, options);
+    fill_kernel(&mut report, subject, &kernel, &logged, options);
     steps.done("panic");
 
-    fill_kernel(&mut report, subject, &kernel, &logged, options);
-    fill_cpus(&mut report, subject, options);
-    steps.done("cpus");
+    match &description {
+        Some(description) => {
+            progress.step("read the kernel's own structures", None);
+            let inside = Inside { subject, kernel: &kernel, description, options };
+            inside.fill(&mut report, &mut steps);
+        }
+        None => fill_cpus_from_notes(&mut report, subject, options),
+    }
 
-    for (what, why) in NOT_READ {
-        report.skip(*what, *why);
+    for what in NOT_READ {
+        report.skip(*what, UNREAD);
     }
     if cancel.is_cancelled() {
         report.skip("the rest", "the analysis was interrupted");
@@ -142,7 +148,7 @@ pub fn triage(subject: &Subject<'_>, options: &Options, progress: &dyn Progress,
 }
 
 /// Notes how long each step took.
-struct Steps {
+pub(super) struct Steps {
     started: Instant,
     times: Vec<StepTime>,
 }
@@ -152,7 +158,7 @@ impl Steps {
         Self { started: Instant::now(), times: Vec::new() }
     }
 
-    fn done(&mut self, name: &str) {
+    pub(super) fn done(&mut self, name: &str) {
         let s = self.started.elapsed().as_secs_f64();
         tracing::debug!("{name}: {:.1} ms", s * 1000.0);
         self.times.push(StepTime { name: name.into(), s });
@@ -160,7 +166,8 @@ impl Steps {
     }
 }
 
-const LEFT_OUT: &str = "--only left it out";
+/// The reason for a part that nobody asked for.
+pub const LEFT_OUT: &str = "--only left it out";
 
 fn fill_log(report: &mut Report, logged: &Result<KernelLog, LogError>, options: &Options) {
     match logged {
@@ -256,46 +263,12 @@ fn fill_kernel(
     }
 }
 
-fn fill_cpus(report: &mut Report, subject: &Subject<'_>, options: &Options) {
+fn fill_cpus_from_notes(report: &mut Report, subject: &Subject<'_>, options: &Options) {
     if !options.wants(Section::Cpus) {
         report.skip("cpus", LEFT_OUT);
-        return;
-    }
-    if subject.cpus.is_empty() {
+    } else if subject.cpus.is_empty() {
         report.skip("cpus", "the dump has no register notes that kdt can read");
-        return;
-    }
-    report.cpus = subject.cpus.iter().map(cpu).collect();
-    report.cpus.sort_by_key(|cpu| cpu.cpu);
-    name_the_panicked_task(report);
-    let announced = subject.header.cpus.and_then(|n| usize::try_from(n).ok());
-    if let Some(announced) = announced.filter(|n| *n > subject.cpus.len()) {
-        let found = subject.cpus.len();
-        report.skip("cpus", format!("the dump has registers of {found} of {announced} CPUs: the others did not answer when the kernel stopped them"));
-    }
-}
-
-fn cpu(status: &PrStatus) -> Cpu {
-    let registers =
-        status.registers.named().into_iter().map(|(name, value)| (name.to_owned(), Address(value))).collect();
-    Cpu {
-        cpu: u32::try_from(status.cpu).unwrap_or(u32::MAX),
-        task: status.pid.map(|pid| TaskRef { pid: Some(i64::from(pid)), ..TaskRef::default() }),
-        registers,
-        backtrace: Vec::new(),
-        backtrace_end: None,
-    }
-}
-
-/// The register notes know the pid alone; the log knows the panicked task's name too.
-fn name_the_panicked_task(report: &mut Report) {
-    let Some(panicked) = report.panic.as_ref() else { return };
-    let Some(task) = panicked.task.clone() else { return };
-    for cpu in report.cpus.iter_mut().filter(|cpu| Some(cpu.cpu) == panicked.cpu) {
-        match &mut cpu.task {
-            Some(known) if known.pid == task.pid => known.comm.clone_from(&task.comm),
-            Some(_) => {}
-            None => cpu.task = Some(task.clone()),
-        }
+    } else {
+        report.cpus = cpus::from_notes(&subject.cpus);
     }
 }

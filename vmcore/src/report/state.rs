@@ -101,6 +101,8 @@ pub struct Frame {
     pub module: Option<String>,
     /// How it was found.
     pub trust: FrameTrust,
+    /// False from the first guess on: what was found in a sure way above a guess hangs on that guess.
+    pub sure: bool,
     /// The stack pointer.
     pub sp: Option<Address>,
     /// The source file.

@@ -114,6 +114,7 @@ fn frame(text: &str, trust: FrameTrust) -> Option<Frame> {
         offset: Some(offset),
         module: module.filter(|m| !m.starts_with('<')),
         trust,
+        sure: trust != FrameTrust::Scan,
         sp: None,
         file: None,
         line: None,

@@ -1,17 +1,24 @@
-//! A triage report for a person: the verdict first, and all of it on a screen.
+//! A triage report for a person: the verdict first, and all of it on a screen. What was asked for by name is shown in full.
+
+mod frames;
+mod modules;
+mod tasks;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use vmcore::report::{Cpu, Finding, Frame, FrameTrust, LogLine, Panic, Report, Severity, TaskRef};
+use vmcore::analysis::triage::{LEFT_OUT, Section};
+use vmcore::report::{Cpu, Finding, LogLine, NotLookedAt, Panic, Report, Severity, TaskRef};
 
-use super::color::{Painter, Style};
-use super::dump;
-use super::escape::escape;
-use super::human;
-use super::progress::shorten;
-use super::table::{Facts, wrap};
+use crate::output::color::{Painter, Style};
+use crate::output::dump;
+use crate::output::escape::escape;
+use crate::output::human;
+use crate::output::progress::shorten;
+use crate::output::table::{Facts, wrap};
 
+/// Callers that an overview of the CPUs shows.
+const CALLERS: usize = 6;
 /// CPUs that are shown; a machine with more would push the rest off the screen.
 const CPUS: usize = 8;
 /// Columns for a dump's name in the list of many.
@@ -21,32 +28,45 @@ const LOG_BEFORE: usize = 3;
 /// Lines of the log that are shown from the panic's message on.
 const LOG_AFTER: usize = 3;
 
-/// The report as text, `width` columns wide.
+/// The report as text, `width` columns wide: an overview, or all of those parts that are named in `only`.
 #[must_use]
-pub fn text(report: &Report, width: usize, painter: Painter) -> String {
+pub fn text(report: &Report, only: &[Section], width: usize, painter: Painter) -> String {
     let page = Page { width, painter };
-    let mut out = page.verdict(report);
+    // Who asked for other parts has no verdict to read.
+    let left_out =
+        report.not_looked_at.iter().any(|skipped| skipped.what == "panic" && skipped.why == LEFT_OUT);
+    let mut out = if left_out && report.error.is_none() { String::new() } else { page.verdict(report) };
     if let Some(error) = &report.error {
         let _ = writeln!(out, "hint: {}", escape(&error.hint));
         return out;
     }
-    out.push('\n');
+    if !out.is_empty() {
+        out.push('\n');
+    }
     let mut facts = Facts::new();
-    dump::kernel_in_short(&mut facts, &report.kernel);
+    if only.is_empty() || only.contains(&Section::Kernel) {
+        dump::kernel_in_short(&mut facts, &report.kernel);
+    }
     dump::file_in_short(&mut facts, &report.dump);
+    facts.maybe("tasks", tasks::count(report));
+    facts.maybe("modules", modules::count(report));
     out.push_str(&facts.render(width, painter));
-    out.push_str(&page.cpus(report));
-    out.push_str(&page.trace(report));
-    out.push_str(&page.log(report));
+    if only.is_empty() {
+        out.push_str(&page.overview(report));
+    } else {
+        for section in Section::ALL.iter().filter(|section| only.contains(section)) {
+            out.push_str(&page.whole(*section, report));
+        }
+    }
     out.push_str(&page.findings(&report.findings));
-    out.push_str(&page.not_looked_at(report));
+    out.push_str(&page.not_looked_at(report, only));
     out
 }
 
 /// All reports, each on its page, and a summary behind them where there are several.
 #[must_use]
-pub fn pages(reports: &[&Report], width: usize, painter: Painter) -> String {
-    let pages: Vec<String> = reports.iter().map(|report| text(report, width, painter)).collect();
+pub fn pages(reports: &[&Report], only: &[Section], width: usize, painter: Painter) -> String {
+    let pages: Vec<String> = reports.iter().map(|report| text(report, only, width, painter)).collect();
     let rule = "-".repeat(width);
     let mut out = pages.join(&format!("\n{rule}\n\n"));
     if reports.len() > 1 {
@@ -120,6 +140,25 @@ impl Page {
         }
     }
 
+    /// What a person needs first.
+    fn overview(&self, report: &Report) -> String {
+        [self.cpus(report), self.trace(report), self.blocked_tasks(report), self.log(report)].concat()
+    }
+
+    /// All of one part.
+    fn whole(&self, section: Section, report: &Report) -> String {
+        match section {
+            Section::Panic => self.trace(report),
+            Section::Log => self.whole_log(report),
+            Section::Cpus => self.whole_cpus(report),
+            Section::Tasks => self.task_table(report),
+            Section::Stacks => self.stacks(report),
+            Section::Modules => self.module_table(report),
+            // The facts at the top are all of it, and a part without words of its own has none to add.
+            _ => String::new(),
+        }
+    }
+
     fn cpus(&self, report: &Report) -> String {
         if report.cpus.is_empty() {
             return String::new();
@@ -129,29 +168,58 @@ impl Page {
         // The one that panicked comes first, wherever it stands.
         let (first, others): (Vec<&Cpu>, Vec<&Cpu>) =
             report.cpus.iter().partition(|cpu| Some(cpu.cpu) == panicked);
-        let shown = first.into_iter().chain(others).take(CPUS);
-        for cpu in shown {
+        for cpu in first.into_iter().chain(others).take(CPUS) {
             let mark = if Some(cpu.cpu) == panicked { " <- panicked" } else { "" };
-            let _ = writeln!(out, "  {}{mark}", cpu_line(cpu));
+            let at = match (frames::chain(&cpu.backtrace, CALLERS), cpu.registers.get("rip")) {
+                // Its callers are shown below.
+                _ if Some(cpu.cpu) == panicked => String::new(),
+                (Some(chain), _) => format!(": {chain}"),
+                (None, Some(rip)) => format!(": at {:#018x}", rip.0),
+                (None, None) => String::new(),
+            };
+            self.wrapped(&mut out, "  ", &format!("{}{at}{mark}", cpu_name(cpu)));
         }
         if let Some(more) = report.cpus.len().checked_sub(CPUS).filter(|n| *n > 0) {
-            let _ = writeln!(out, "  and {more} more (--format json has them all)");
+            let _ = writeln!(out, "  and {more} more (--only cpus shows them all)");
         }
         out
     }
 
-    /// The call trace on as few lines as it takes, innermost first. Frames that the kernel itself doubts are left out.
-    fn trace(&self, report: &Report) -> String {
-        let Some(panic) = &report.panic else { return String::new() };
-        let sure = panic.backtrace.iter().filter(|frame| frame.trust != FrameTrust::Scan);
-        let names: Vec<String> = sure.filter_map(frame_words).collect();
-        if names.is_empty() {
-            return String::new();
+    /// Each CPU with its registers and its callers.
+    fn whole_cpus(&self, report: &Report) -> String {
+        let mut out = String::new();
+        for cpu in &report.cpus {
+            out.push_str(&self.heading(&cpu_name(cpu)));
+            let registers: Vec<String> =
+                cpu.registers.iter().map(|(name, value)| format!("{name} {:#018x}", value.0)).collect();
+            if !registers.is_empty() {
+                self.wrapped(&mut out, "  ", &registers.join("  "));
+            }
+            out.push_str(&frames::lines(&cpu.backtrace, cpu.backtrace_end.as_deref()));
         }
-        let mut out = self.heading("Call trace, innermost first");
-        let lines = wrap(&names.join(" < "), self.width.saturating_sub(2).max(20));
-        let _ = writeln!(out, "  {}", lines.join("\n  "));
         out
+    }
+
+    /// The callers of the panic, from the trouble on, one a line.
+    fn trace(&self, report: &Report) -> String {
+        let Some(panic) = report.panic.as_ref().filter(|panic| !panic.backtrace.is_empty()) else {
+            return String::new();
+        };
+        format!("{}{}", self.heading("Call trace, innermost first"), frames::lines(&panic.backtrace, None))
+    }
+
+    fn whole_log(&self, report: &Report) -> String {
+        let mut out = self.heading("Log");
+        for line in &report.log.lines {
+            let _ = writeln!(out, "  {}", log_line(line));
+        }
+        out
+    }
+
+    /// A text that continues below itself, a little further in.
+    fn wrapped(&self, out: &mut String, indent: &str, text: &str) {
+        let lines = wrap(text, self.width.saturating_sub(indent.len() + 2).max(20));
+        let _ = writeln!(out, "{indent}{}", lines.join(&format!("\n{indent}  ")));
     }
 
     fn log(&self, report: &Report) -> String {
@@ -189,14 +257,17 @@ impl Page {
     }
 
     /// What is not covered, the same reason said once.
-    fn not_looked_at(&self, report: &Report) -> String {
-        if report.not_looked_at.is_empty() {
+    fn not_looked_at(&self, report: &Report, only: &[Section]) -> String {
+        // Who asked for some parts knows that the others are left out.
+        let asked = |skipped: &&NotLookedAt| only.is_empty() || skipped.why != LEFT_OUT;
+        let skipped: Vec<&NotLookedAt> = report.not_looked_at.iter().filter(asked).collect();
+        if skipped.is_empty() {
             return String::new();
         }
         let mut out = self.heading("Not looked at");
         let mut order = Vec::new();
         let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for skipped in &report.not_looked_at {
+        for skipped in skipped {
             let list = by_reason.entry(&skipped.why).or_default();
             if list.is_empty() {
                 order.push(skipped.why.as_str());
@@ -235,17 +306,10 @@ fn task_words(task: &TaskRef) -> Option<String> {
     }
 }
 
-fn cpu_line(cpu: &Cpu) -> String {
-    let mut out = format!("CPU {:<3}", cpu.cpu);
-    for name in ["rip", "rsp"] {
-        if let Some(value) = cpu.registers.get(name) {
-            let _ = write!(out, "  {} {:#018x}", name.to_uppercase(), value.0);
-        }
-    }
-    if let Some(task) = cpu.task.as_ref().and_then(task_words) {
-        let _ = write!(out, "  {task}");
-    }
-    out
+/// `CPU 1, init (pid 1)`.
+fn cpu_name(cpu: &Cpu) -> String {
+    let task = cpu.task.as_ref().and_then(task_words).map(|task| format!(", {task}")).unwrap_or_default();
+    format!("CPU {}{task}", cpu.cpu)
 }
 
 /// Which lines of the log are shown: some before the panic's message and some from there on, else the last ones.
@@ -262,13 +326,6 @@ fn interesting_lines(report: &Report) -> Option<(usize, usize)> {
     // The last one: an earlier, milder trouble may have used the same words.
     let found = lines.iter().rposition(|line| !first.is_empty() && line.text.contains(first));
     Some(found.map_or(tail, |at| (at.saturating_sub(LOG_BEFORE), wanted)))
-}
-
-/// `sysrq_handle_crash+0x16`, with the module where it is in one.
-fn frame_words(frame: &Frame) -> Option<String> {
-    let symbol = frame.symbol.as_deref()?;
-    let module = frame.module.as_deref().map(|module| format!(" [{}]", escape(module))).unwrap_or_default();
-    Some(format!("{}{module}", escape(symbol)))
 }
 
 fn log_line(line: &LogLine) -> String {
