@@ -128,10 +128,10 @@ fn tasks(
     let mut found = Vec::new();
     for leader in walk.items {
         let leader = KVirtAddr(leader.0.wrapping_sub(tasks));
-        let signal = memory.read_ptr(KVirtAddr(leader.0.wrapping_add(signal)))?;
+        let Ok(signal) = memory.read_ptr(KVirtAddr(leader.0.wrapping_add(signal))) else { continue };
         let walk = list::walk(memory, KVirtAddr(signal.0.wrapping_add(threads)), limits.walk_items);
         for node in walk.items {
-            found.push(layout.read(memory, KVirtAddr(node.0.wrapping_sub(thread)))?);
+            found.extend(layout.read(memory, KVirtAddr(node.0.wrapping_sub(thread))));
         }
     }
     Ok(found)

@@ -139,3 +139,8 @@ fn vmcoreinfo() {
 fn panic_text() {
     replay("panic_text");
 }
+
+#[test]
+fn orc() {
+    replay("orc");
+}

@@ -29,6 +29,7 @@ pub const TARGETS: &[(&str, Entry)] = &[
     ("log", log),
     ("vmcoreinfo", vmcoreinfo),
     ("panic_text", panic_text),
+    ("orc", orc),
 ];
 
 struct Bytes(Vec<u8>);
@@ -205,4 +206,53 @@ pub fn panic_text(data: &[u8]) {
     for crashed in [true, false] {
         let _ = vmcore::analysis::panic::from_log(&log, crashed).map(|panic| panic.to_report());
     }
+}
+
+/// Unwinding tables and stacks with changes to them: for each change the number of a piece, an offset and eight bytes. The first
+/// byte chooses the form of the tables.
+pub fn orc(data: &[u8]) {
+    use fixtures::orc::{Form, scene};
+    use vmcore::format::prstatus::Registers;
+    use vmcore::kernel::describe::Description;
+    use vmcore::kernel::percpu::PerCpu;
+    use vmcore::unwind::Unwinder;
+    use vmcore::xlat::{KernelMemory, Linear, Translation};
+    const IMAGE: u64 = 0xffff_ffff_8000_0000;
+    const DIRECT: u64 = 0xffff_8880_0000_0000;
+    let Some((form, changes)) = data.split_first() else { return };
+    let Some(form) = Form::ALL.get(usize::from(*form % 4)) else { return };
+    let mut scene = scene(*form);
+    for change in changes.chunks_exact(11) {
+        let [piece, high, low, value @ ..] = change else { break };
+        let count = scene.pieces.len().max(1);
+        let Some((_, bytes)) = scene.pieces.get_mut(usize::from(*piece) % count) else { break };
+        let offset = usize::from(*high) << 8 | usize::from(*low);
+        let at = offset % bytes.len().max(1);
+        for (to, from) in bytes.iter_mut().skip(at).zip(value) {
+            *to = *from;
+        }
+    }
+    let mut memory = fixtures::memory::Memory::new(4096).ram(0..0x1500);
+    for (at, bytes) in &scene.pieces {
+        memory.write(at.wrapping_sub(if *at >= IMAGE { IMAGE } else { DIRECT }), bytes);
+    }
+    memory.exclude_untouched();
+    let memory = Machinery(memory);
+    let translation = Translation {
+        tables: None,
+        text: Some(Translation::x86_64_text(0)),
+        direct: Some(Linear { start: KVirtAddr(DIRECT), paddr: PhysAddr(0), len: 1 << 30 }),
+    };
+    let memory = KernelMemory::new(&memory, translation);
+    let info = Vmcoreinfo::parse(scene.vmcoreinfo.as_bytes());
+    let mut description = Description::default();
+    description.symbols = vmcore::sym::Symbols::new(&info, None);
+    let cpus = PerCpu::default();
+    let unwinder = Unwinder::new(&memory, &description, &cpus, &Limits::default());
+    for (stack, sp) in scene.sleeping {
+        let _ = unwinder.trouble(&unwinder.unwind_sleeping(KVirtAddr(stack), KVirtAddr(sp)));
+    }
+    let [rip, rsp, rbp] = scene.running;
+    let registers = Registers { rip, rsp, rbp, cs: 0x10, ..Registers::default() };
+    let _ = unwinder.trouble(&unwinder.unwind_registers(&registers, 0));
 }

@@ -1,7 +1,7 @@
 //! Where no table leads on: the function's own code, frame pointers, then a scan of the stack.
 
-use super::stack::{Area, Reader};
-use super::walk::{State, just_below};
+use super::stack::Reader;
+use super::walk::State;
 use super::{Trust, Unwinder};
 use crate::addr::KVirtAddr;
 
@@ -40,8 +40,7 @@ impl Unwinder<'_> {
 
     /// The next word up the stack that is a return address: it is in code, and a call stands before it.
     fn scan(&self, reader: &mut Reader<'_>, state: &State) -> Option<State> {
-        let below = || reader.areas.iter().find(|a| just_below(a, state.sp)).copied();
-        let area: Area = reader.area_of_pointer(state.sp).or_else(below)?;
+        let area = reader.area_of_pointer(state.sp)?;
         let from = state.sp.max(area.start).max(reader.reached(&area).saturating_add(8));
         let mut slot = from.checked_next_multiple_of(8)?;
         while area.holds(slot, 8) {

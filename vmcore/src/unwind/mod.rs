@@ -100,6 +100,8 @@ pub enum StackEnd {
         /// The stack pointer in user space.
         sp: u64,
     },
+    /// The task has ended: its stack was given back.
+    Freed,
     /// What leads on is not in the dump, and why.
     Unreadable(KVirtAddr, String),
     /// What leads on can't be true, and why.
@@ -109,10 +111,10 @@ pub enum StackEnd {
 }
 
 impl StackEnd {
-    /// True where the stack has been followed to its outermost frame.
+    /// True where the stack has been followed to its outermost frame, or where there is none.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        matches!(self, Self::Outermost | Self::User { .. })
+        matches!(self, Self::Outermost | Self::User { .. } | Self::Freed)
     }
 }
 
@@ -121,6 +123,7 @@ impl fmt::Display for StackEnd {
         match self {
             Self::Outermost => f.write_str("the outermost frame"),
             Self::User { ip, .. } => write!(f, "entered from user space at {ip:#x}"),
+            Self::Freed => f.write_str("the task has ended and has no stack"),
             Self::Unreadable(at, why) => write!(f, "it can't be followed at {at}: {why}"),
             Self::Inconsistent(at, why) => write!(f, "it is inconsistent at {at}: {why}"),
             Self::Limit(frames) => write!(f, "it stopped at the limit of {frames} frames"),

@@ -8,7 +8,7 @@
 //! | 4 | 7.1 and later | the same as 3 | bit 11 | a type | renumbered |
 //!
 //! The stack pointer's register is in bits 0–3 and that of `rbp` in bits 4–7 of all of them. Facts:
-//! `arch/x86/include/asm/orc_types.h`, kernel commits d31a580266ee, ffb1b4a41016, f902cfdd46ae, fb799447ae29.
+//! `arch/x86/include/asm/orc_types.h`, kernel commits ffb1b4a41016, f902cfdd46ae, fb799447ae29.
 
 use std::fmt;
 

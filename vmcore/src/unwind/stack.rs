@@ -18,6 +18,8 @@ const PAGE: u64 = 4096;
 const TASK_BYTES: u64 = 16 << 10;
 /// No stack is larger: `THREAD_SIZE` with KASAN is 64 KiB.
 const LARGEST: u64 = 256 << 10;
+/// How far below a stack a pointer is still taken for one that has overflowed it.
+const OVERFLOW: u64 = 16 << 10;
 /// Bytes of `struct pt_regs`: 21 registers.
 pub(super) const PT_REGS: u64 = 168;
 
@@ -80,6 +82,11 @@ impl Area {
             start,
             end,
         })
+    }
+
+    /// True where a stack pointer is in the guard page below this stack, or a large frame below it: it has overflowed.
+    pub(super) fn is_just_above(&self, sp: u64) -> bool {
+        self.start.checked_sub(sp).is_some_and(|below| below > 0 && below <= OVERFLOW)
     }
 
     pub(super) fn holds(&self, at: u64, bytes: u64) -> bool {
@@ -283,9 +290,11 @@ impl<'a> Reader<'a> {
         self.areas.iter().find(|a| a.holds(at, bytes)).copied()
     }
 
-    /// The stack that a stack pointer is on: it may point behind the stack where the stack is empty.
+    /// The stack that a stack pointer is on: it may point behind the stack where the stack is empty, and before it where
+    /// the stack has overflowed.
     pub(super) fn area_of_pointer(&self, sp: u64) -> Option<Area> {
-        self.area(sp, 8).or_else(|| self.areas.iter().find(|a| a.end == sp).copied())
+        let find = |is: &dyn Fn(&&Area) -> bool| self.areas.iter().find(is).copied();
+        self.area(sp, 8).or_else(|| find(&|a| a.end == sp)).or_else(|| find(&|a| a.is_just_above(sp)))
     }
 
     /// What kind of stack a stack pointer is on.

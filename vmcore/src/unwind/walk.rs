@@ -1,7 +1,7 @@
 //! From frame to frame.
 
 use super::orc::{Base, BpRule, Kind, Rule};
-use super::stack::{Area, NoWord, PT_REGS, Reader};
+use super::stack::{NoWord, PT_REGS, Reader};
 use super::tables::Answer;
 use super::{Doubt, Frame, FrameKind, Stack, StackEnd, Trust, Unwinder};
 use crate::addr::KVirtAddr;
@@ -98,6 +98,9 @@ impl<'a> Unwinder<'a> {
     #[must_use]
     pub fn unwind_sleeping(&self, stack: KVirtAddr, sp: KVirtAddr) -> Stack {
         let nothing = |end| Stack { frames: Vec::new(), end, doubts: Vec::new() };
+        if stack.is_null() {
+            return nothing(StackEnd::Freed);
+        }
         let Some(area) = self.shape.task(stack) else {
             let why = "no stack can be there".to_owned();
             return nothing(StackEnd::Inconsistent(stack, why));
@@ -144,7 +147,7 @@ impl<'a> Unwinder<'a> {
         let sp = registers.rsp;
         // The CPU may be between two tasks, so that its stack is not that of its current task. A stack pointer just below a stack
         // has overflowed, and is of that stack.
-        let known = areas.iter().any(|a| a.holds(sp, 8) || a.end == sp || just_below(a, sp));
+        let known = areas.iter().any(|a| a.holds(sp, 8) || a.end == sp || a.is_just_above(sp));
         if !known {
             areas.extend(self.shape.around(sp));
         }
@@ -287,11 +290,6 @@ fn encoded_registers(reader: &mut Reader<'_>, state: &State) -> Option<Step> {
     full_registers(reader, at).ok()
 }
 
-/// True where a stack pointer is in the guard page, or a large frame, below a stack.
-pub(super) fn just_below(area: &Area, sp: u64) -> bool {
-    area.start.checked_sub(sp).is_some_and(|below| below > 0 && below <= 16 << 10)
-}
-
 fn target(reader: &mut Reader<'_>, state: &State, rule: Rule) -> Result<u64, Failed> {
     let offset = i64::from(rule.offset);
     let unknown =
@@ -381,7 +379,7 @@ fn interrupted(
         return Err(Failed::new(at, format!("saved registers with the code segment {cs:#x} can't be")));
     }
     let known =
-        reader.areas.iter().any(|a| a.holds(state.sp, 8) || a.end == state.sp || just_below(a, state.sp));
+        reader.areas.iter().any(|a| a.holds(state.sp, 8) || a.end == state.sp || a.is_just_above(state.sp));
     if !known {
         return Err(Failed::new(
             at,
