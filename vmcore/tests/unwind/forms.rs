@@ -1,6 +1,6 @@
 //! Each form of the ORC tables, told from the entries alone, and what damage to them costs.
 
-use fixtures::orc::{CPU, Form, IPS, STACK, Scene, THREAD, USER_TASK, scene};
+use fixtures::orc::{CPU, Form, IPS, STACK, Scene, TEXT, THREAD, USER_TASK, scene};
 use vmcore::addr::KVirtAddr;
 use vmcore::format::prstatus::Registers;
 use vmcore::format::vmcoreinfo::Vmcoreinfo;
@@ -191,5 +191,78 @@ fn saved_registers_that_point_elsewhere_are_not_followed() {
         let stack = unwinder.unwind_registers(&registers(scene.running), 0);
         assert!(!stack.is_complete());
         assert!(stack.doubts[0].why.contains("is on no stack of this CPU"), "{:?}", stack.doubts);
+    });
+}
+
+/// Code with a call of `to` right before `ip`.
+fn call(ram: &mut Ram, ip: u64, to: u64) {
+    let distance = to.wrapping_sub(ip).to_le_bytes();
+    ram.put(ip - 5, &[0xe8, distance[0], distance[1], distance[2], distance[3]]);
+}
+
+#[test]
+fn a_kernel_without_tables_is_unwound_by_frame_pointers_up_to_the_registers_that_they_mark() {
+    let scene = scene(Form::First);
+    let mut ram = ram(&scene);
+    let text = scene.vmcoreinfo.lines().filter(|line| !line.contains("orc")).collect::<Vec<_>>().join("\n");
+    let scene = Scene { vmcoreinfo: text, ..scene };
+    let (sp, first, second) = (STACK + 0x3000, STACK + 0x3100, STACK + 0x3180);
+    let saved = STACK + 0x4000 - 168;
+    let [a, b, c] = [TEXT + 0x180, TEXT + 0x280, TEXT + 0x480];
+    // The switch saved rbp as its sixth word; each frame pointer points at the next, with the return address above it.
+    for (at, value) in [
+        (sp + 40, first),
+        (sp + 48, a),
+        (first, second),
+        (first + 8, b),
+        (second, saved | 1),
+        (second + 8, c),
+    ] {
+        ram.put_u64(at, value);
+    }
+    for (number, value) in [(16, 0x40_1000), (17, 0x33), (19, 0x7ffc_0000)] {
+        ram.put_u64(saved + number * 8, value);
+    }
+    // What else the scene has there that looks like a return address.
+    ram.put_u64(sp + 88, 0);
+    call(&mut ram, b, TEXT + 0x100);
+    call(&mut ram, c, TEXT + 0x200);
+    with(&scene, &ram, |unwinder| {
+        assert_eq!(unwinder.method(), Method::FramePointer);
+        let stack = sleeping(unwinder, (STACK, sp));
+        assert_eq!(pcs(&stack), [a, b, c], "{}", stack.end);
+        assert!(stack.frames.iter().skip(1).all(|f| f.trust == Trust::FramePointer && f.sure));
+        assert!(matches!(stack.end, StackEnd::User { ip: 0x40_1000, .. }), "{}", stack.end);
+    });
+    // A frame pointer that was overwritten: the scan finds the same return addresses, and says that it did.
+    ram.put_u64(sp + 40, 0x4141);
+    with(&scene, &ram, |unwinder| {
+        let stack = sleeping(unwinder, (STACK, sp));
+        assert_eq!(pcs(&stack), [a, b, c]);
+        assert!(stack.frames.iter().skip(1).all(|f| f.trust == Trust::Scan && !f.sure));
+        assert!(!stack.is_complete());
+    });
+}
+
+#[test]
+fn a_call_through_a_bad_pointer_returns_to_what_called_it() {
+    let scene = scene(Form::Third);
+    let mut ram = ram(&scene);
+    let [_, sp, _] = scene.running;
+    let frame = STACK + 0x8000 + 0x3100;
+    // `rip` is 0 and the return address is all that is on the stack.
+    ram.put_u64(sp, USER_TASK[1]);
+    let bad = registers([0, sp, frame]);
+    with(&scene, &ram, |unwinder| {
+        // Without a call before it, it is only a value that is in code.
+        let stack = unwinder.unwind_registers(&bad, 0);
+        assert!(stack.frames.iter().skip(1).all(|f| !f.sure), "{:?}", stack.frames);
+    });
+    // call *%rax
+    ram.put(USER_TASK[1] - 7, &[0x90, 0x90, 0x90, 0x90, 0x90, 0xff, 0xd0]);
+    with(&scene, &ram, |unwinder| {
+        let stack = unwinder.unwind_registers(&bad, 0);
+        assert_eq!(pcs(&stack), [0, USER_TASK[1], CPU[3]], "{} {:?}", stack.end, stack.doubts);
+        assert!(stack.is_complete());
     });
 }
