@@ -20,7 +20,7 @@ const RUN: u64 = 64;
 /// Entries of the entry code that are looked at.
 const ENTRY_CODE: u64 = 2048;
 /// Functions whose first instruction is looked at.
-const FUNCTIONS: u64 = 48;
+const FUNCTIONS: u64 = 64;
 /// Tasks whose stack is tried, and how many are looked at to find them.
 const TASKS: usize = 12;
 const LOOKED_AT: usize = 200;
@@ -53,8 +53,8 @@ struct Score {
 impl Score {
     fn fits(&self) -> bool {
         let legal = self.nonsense.saturating_mul(1000) <= self.entries.saturating_mul(NONSENSE);
-        // Assembler code and functions that were cut in two have other first instructions.
-        let known = self.agree.saturating_mul(4) >= self.functions.saturating_mul(3);
+        // Assembler code has other first instructions. In a wrong form next to none agrees.
+        let known = self.agree.saturating_mul(2) >= self.functions;
         self.entries > 0 && legal && known
     }
 
@@ -169,7 +169,9 @@ impl<'a> Unwinder<'a> {
         let mut found: Vec<u64> = at
             .filter_map(|at| self.description.symbols.at(KVirtAddr(at)))
             // The room before a function that a kernel with call padding has a symbol for is none.
-            .filter(|at| at.symbol.letter == 'T' && !at.symbol.name.starts_with("__pfx_"))
+            .filter(|at| !at.symbol.name.starts_with("__pfx_"))
+            // Nor is a part that was split off a function: its first instruction is in the middle of a frame.
+            .filter(|at| matches!(at.symbol.letter, 'T' | 't') && !at.symbol.name.contains('.'))
             .map(|at| at.symbol.address.0)
             .collect();
         found.dedup();
