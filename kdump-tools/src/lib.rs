@@ -6,6 +6,7 @@
 //!   progress bars and closed pipes.
 //! - [`exit`]: the exit codes, and which error ends with which of them.
 //! - [`pack`]: files of any size, compressed, cut into verified parts, and given back.
+//! - [`debuginfo`]: finds debuginfo on disk and on debuginfod servers.
 //! - [`discover`]: which of the files below a directory are dumps, and which of them belong together.
 //! - [`size`]: sizes as people write them, `4MiB`.
 //! - [`transfer`]: brings a package elsewhere, and gets a receipt for it.
@@ -20,6 +21,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub mod cli;
+pub mod debuginfo;
 pub mod discover;
 pub mod escalate;
 pub mod exit;

@@ -20,6 +20,9 @@ use crate::source::{FileSource, MmapSource, open_file, read_vec};
 /// Sections that a file may have: a module has up to some thousand (one a function), a kernel a hundred.
 const SECTIONS: usize = 1 << 20;
 
+/// Bytes that are read before they are given back.
+const STRIDE: usize = 16 << 20;
+
 /// Bytes of a file or of a section of it, as gimli reads them.
 pub(super) type Slice<'d> = EndianSlice<'d, LittleEndian>;
 
@@ -260,6 +263,16 @@ impl Debuginfo {
         if let Some(section) = self.named(".debug_info") {
             self.forget(section, range);
         }
+    }
+
+    /// Reading the section in its order touches all of it: what lies between `from` and `at` is given back once it is much. Returns from
+    /// where on it is not.
+    pub(super) fn forget_before(&self, from: usize, at: usize) -> usize {
+        if at.saturating_sub(from) < STRIDE {
+            return from;
+        }
+        self.forget_info(from..at);
+        at
     }
 
     /// Tells that bytes of a section are not needed any more (nothing happens but that memory gets free).

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use gimli::{DebugInfoOffset, Dwarf, UnitHeader};
 
-use super::file::Slice;
+use super::file::{Debuginfo, Slice};
 
 /// Units of one file, and ranges of addresses of all of them.
 const UNITS: usize = 1 << 20;
@@ -24,7 +24,7 @@ pub(super) struct Index {
 
 impl Index {
     /// Reads `.debug_aranges`, and the root entry of units that are not in it.
-    pub(super) fn new(dwarf: &Dwarf<Slice<'_>>) -> Self {
+    pub(super) fn new(file: &Debuginfo, dwarf: &Dwarf<Slice<'_>>) -> Self {
         let mut this = Self::default();
         let mut listed = HashSet::new();
         let mut sets = dwarf.debug_aranges.headers();
@@ -41,7 +41,9 @@ impl Index {
             }
         }
         let mut headers = dwarf.units();
+        let mut touched = 0;
         while let Ok(Some(header)) = headers.next() {
+            touched = file.forget_before(touched, header.offset().0);
             let start = header.offset().0;
             let Some(end) = start.checked_add(header.length_including_self()) else { break };
             if this.units.len() >= UNITS {
@@ -53,6 +55,7 @@ impl Index {
                 this.add_root(dwarf, header, number);
             }
         }
+        file.forget_info(0..usize::MAX);
         for (start, end, offset) in by_offset {
             if let Ok(number) = this.units.binary_search_by_key(&offset, |unit| unit.start) {
                 this.add(start, end, number);

@@ -87,8 +87,7 @@ impl<'d> Lines<'d> {
         ranges: Option<Vec<Range<u64>>>,
     ) -> Result<(), DebuginfoError> {
         let dwarf = file.dwarf()?;
-        let index = Index::new(&dwarf);
-        file.forget_info(0..usize::MAX);
+        let index = Index::new(file, &dwarf);
         let part = Part { file, dwarf, index, slide, ranges, open: Mutex::default() };
         // Modules are asked first.
         let place = if part.ranges.is_some() { 0 } else { self.parts.len() };

@@ -33,9 +33,13 @@ pub fn load(file: &Debuginfo) -> Result<Btf, DebuginfoError> {
     let mut units: Vec<UnitHeader<Slice<'_>>> = Vec::new();
     let mut headers = dwarf.units();
     let mut cut = None;
+    let mut touched = 0;
     loop {
         match headers.next() {
-            Ok(Some(header)) if units.len() < UNITS => units.push(header),
+            Ok(Some(header)) if units.len() < UNITS => {
+                touched = file.forget_before(touched, header.offset().0);
+                units.push(header);
+            }
             Ok(_) => break,
             Err(error) => {
                 cut = Some(format!("the list of source files ends early: {error}"));
