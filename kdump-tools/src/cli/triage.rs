@@ -2,6 +2,7 @@
 
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use vmcore::analysis::triage::{Options, Section, triage};
@@ -9,6 +10,7 @@ use vmcore::report::{Completeness, Report, ReportError, Severity};
 
 use super::opened::Opened;
 use super::{Context, Format, Run, tool};
+use crate::debuginfo::{Servers, Store};
 use crate::discover::{self, DumpSet, Skipped};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::color::Painter;
@@ -40,6 +42,30 @@ pub struct Args {
     /// How many dumps are analysed at a time; as many as there are CPUs where it is not given
     #[arg(short, long, value_name = "N", value_parser = jobs)]
     jobs: Option<usize>,
+    #[command(flatten)]
+    debuginfo: Debuginfo,
+}
+
+/// What triage may use besides the dump.
+#[derive(Debug, Default, clap::Args)]
+pub struct Debuginfo {
+    /// A vmlinux with debuginfo, or a directory with the modules' files: adds source lines, and stands in for types and symbols that the
+    /// dump lacks. May be given several times; each dump takes the one of its own build
+    #[arg(long, value_name = "FILE")]
+    vmlinux: Vec<PathBuf>,
+    /// Ask no debuginfod server, whatever `DEBUGINFOD_URLS` says
+    #[arg(long)]
+    no_debuginfod: bool,
+}
+
+impl Debuginfo {
+    /// Who finds it.
+    #[must_use]
+    pub fn store(&self, context: &Context) -> Arc<Store> {
+        let servers =
+            (!self.no_debuginfod).then(|| Servers::from_variables(|name| std::env::var_os(name))).flatten();
+        Arc::new(Store::new(self.vmlinux.clone(), context.cancel.clone()).with_servers(servers))
+    }
 }
 
 fn section(word: &str) -> Result<Section, String> {
@@ -85,7 +111,11 @@ impl Run for Args {
                 "name the dump itself: kdt info FILE says what a file is",
             ));
         }
-        let done = analyse(context, &found.sets, &self.only, self.jobs)?;
+        let store = self.debuginfo.store(context);
+        let done = analyse_with(context, &found.sets, &self.only, self.jobs, &store)?;
+        for note in store.take_notes() {
+            context.output.warn(&note);
+        }
         if context.cancel.is_cancelled() {
             return Err(Failure::interrupted());
         }
@@ -110,6 +140,20 @@ pub fn analyse(
     only: &[Section],
     jobs: Option<usize>,
 ) -> Result<Vec<Triaged>, Failure> {
+    analyse_with(context, sets, only, jobs, &Debuginfo::default().store(context))
+}
+
+/// The same with debuginfo.
+///
+/// # Errors
+/// As [`analyse`].
+pub fn analyse_with(
+    context: &Context,
+    sets: &[DumpSet],
+    only: &[Section],
+    jobs: Option<usize>,
+    store: &Arc<Store>,
+) -> Result<Vec<Triaged>, Failure> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(jobs.unwrap_or(0))
         .build()
@@ -118,7 +162,7 @@ pub fn analyse(
     Ok(pool.install(|| {
         sets.par_iter()
             .map(|set| {
-                let one = AssertUnwindSafe(|| analyse_one(context, set, only, &whole));
+                let one = AssertUnwindSafe(|| analyse_one(context, set, only, &whole, store));
                 let bug =
                     |_| unusable(set, Failure::internal(format!("kdt ran into a bug with {}", set.name())));
                 let done = panic::catch_unwind(one).unwrap_or_else(bug);
@@ -129,7 +173,13 @@ pub fn analyse(
     }))
 }
 
-fn analyse_one(context: &Context, set: &DumpSet, only: &[Section], whole: &Whole<'_>) -> Triaged {
+fn analyse_one(
+    context: &Context,
+    set: &DumpSet,
+    only: &[Section],
+    whole: &Whole<'_>,
+    store: &Arc<Store>,
+) -> Triaged {
     if context.cancel.is_cancelled() {
         return unusable(set, Failure::interrupted());
     }
@@ -137,8 +187,12 @@ fn analyse_one(context: &Context, set: &DumpSet, only: &[Section], whole: &Whole
     match Opened::open(&set.paths) {
         Err(failure) => unusable(set, failure),
         Ok(opened) => {
+            if let Err(failure) = store.refuse(&opened.subject()) {
+                return unusable(set, failure);
+            }
             let mut options = Options::new(&tool().name, &tool().version);
             options.only = only.to_vec();
+            options.debuginfo = Some(Arc::<Store>::clone(store));
             let report = triage(&opened.subject(), &options, &progress, &context.cancel);
             Triaged { report, failure: None }
         }

@@ -9,10 +9,15 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use vmcore::analysis::subject::Subject;
+use vmcore::kernel::describe::Description;
+use vmcore::kernel::{Kernel, Options};
 use vmcore::limits::Limits;
 use vmcore::progress::Cancel;
 use vmcore::sym::dwarf::{Debuginfo, DebuginfoError};
-use vmcore::sym::find::{Finder, Wanted};
+use vmcore::sym::find::{Finder, Wanted, package};
+
+use crate::exit::{Exit, Failure};
 
 pub use server::{Fetched, ServerError, Servers};
 
@@ -65,6 +70,27 @@ impl Store {
     #[must_use]
     pub fn take_notes(&self) -> Vec<String> {
         std::mem::take(&mut self.notes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Where somebody named files: whether the dump's own is among them. Looks at the kernel's symbols alone, and not for them in all memory.
+    ///
+    /// # Errors
+    /// When a file is of no use, or of another kernel: both build ids are named, and the package that would be right.
+    pub fn refuse(&self, subject: &Subject<'_>) -> Result<(), Failure> {
+        if self.named.is_empty() {
+            return Ok(());
+        }
+        let kernel = Kernel::open(subject.memory, &subject.hints, Options::default().without_scan());
+        let info = kernel.vmcoreinfo();
+        let known = Description::load_with(kernel.memory(), info, &self.limits, Some(self));
+        let Some(error) = known.refused else { return Ok(()) };
+        let version = kernel.uts().map(|uts| uts.version).ok();
+        let package = info.release().and_then(|release| package(release, version.as_deref()));
+        let hint = match package {
+            Some(package) if error.is_other_kernel() => format!("the right one is {package}"),
+            _ => error.hint(),
+        };
+        Err(Failure::new(Exit::Input, error.to_string(), hint))
     }
 
     fn note(&self, text: String) {

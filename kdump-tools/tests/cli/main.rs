@@ -8,6 +8,7 @@
 )]
 
 mod bad_input;
+mod debuginfo;
 mod dumps;
 mod examples;
 mod frame;

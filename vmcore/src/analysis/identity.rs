@@ -111,6 +111,10 @@ pub fn symbols(kernel: &Kernel<'_>, description: Option<&Description>) -> Symbol
             ..Symbols::default()
         };
     }
+    if let Some(linked) = description.and_then(|description| description.symbols.linked()) {
+        let count = u64::try_from(linked.len()).ok();
+        return Symbols { source: Some("vmlinux".into()), count, ..Symbols::default() };
+    }
     let info = kernel.vmcoreinfo();
     let count = info.entries().iter().filter(|entry| entry.key.starts_with("SYMBOL(")).count();
     Symbols {

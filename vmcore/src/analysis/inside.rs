@@ -11,6 +11,7 @@ use crate::kernel::percpu::PerCpu;
 use crate::kernel::task::Tasks;
 use crate::kernel::{Gap, Kernel, module, task};
 use crate::report::{Confidence, Finding, Report, Severity};
+use crate::sym::btf::BtfSource;
 use crate::unwind::{Method, Unwinder};
 
 /// An opened kernel that has described itself.
@@ -25,8 +26,10 @@ impl Inside<'_> {
     /// Fills the report's parts, each as far as it can be had.
     pub(super) fn fill(&self, report: &mut Report, steps: &mut Steps) {
         let (memory, limits) = (self.kernel.memory(), &self.options.limits);
-        if self.description.types_from.is_some() {
-            report.symbols.types = "btf".into();
+        match self.description.types_from {
+            Some(BtfSource::Dwarf) => report.symbols.types = "dwarf".into(),
+            Some(_) => report.symbols.types = "btf".into(),
+            None => {}
         }
         skip_gaps(report, "", &self.description.gaps);
         report.findings.extend(self.no_types());

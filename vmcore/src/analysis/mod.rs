@@ -9,6 +9,7 @@ pub mod log;
 mod machine;
 mod modules;
 pub mod panic;
+pub mod source_lines;
 mod stacks;
 pub mod subject;
 pub mod taint;

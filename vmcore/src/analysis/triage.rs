@@ -1,18 +1,20 @@
 //! The first analysis of a dump, from the file to the report. Each step has its time, and what one step can't find
 //! out costs none of the others.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
 use super::inside::Inside;
 use super::subject::Subject;
-use super::{completeness, cpus, identity, log, panic, taint, verdict};
+use super::{completeness, cpus, identity, log, panic, source_lines, taint, verdict};
 use crate::kernel::describe::Description;
 use crate::kernel::printk::{KernelLog, LogError};
 use crate::kernel::{self, Kernel};
 use crate::limits::Limits;
 use crate::progress::{Cancel, Progress};
 use crate::report::{Confidence, Finding, Report, Severity, StepTime, Timings};
+use crate::sym::find::Finder;
 
 /// A part of the report that can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,6 +70,8 @@ pub struct Options {
     pub scan_time: Duration,
     /// Ceilings for what comes from the dump.
     pub limits: Limits,
+    /// Who finds debuginfo, where it is wanted.
+    pub debuginfo: Option<Arc<dyn Finder>>,
 }
 
 impl Options {
@@ -80,6 +84,7 @@ impl Options {
             only: Vec::new(),
             scan_time: Duration::from_mins(5),
             limits: Limits::default(),
+            debuginfo: None,
         }
     }
 
@@ -115,9 +120,13 @@ pub fn triage(subject: &Subject<'_>, options: &Options, progress: &dyn Progress,
 
     progress.step("read the log, symbols and types", None);
     let needs_structures = Section::ALL.iter().any(|part| *part != Section::Log && options.wants(*part));
+    let finder = options.debuginfo.as_deref();
     let (logged, description) = rayon::join(
         || kernel.log(&options.limits),
-        || needs_structures.then(|| Description::load(kernel.memory(), kernel.vmcoreinfo(), &options.limits)),
+        || {
+            let (memory, info) = (kernel.memory(), kernel.vmcoreinfo());
+            needs_structures.then(|| Description::load_with(memory, info, &options.limits, finder))
+        },
     );
     report.symbols = identity::symbols(&kernel, description.as_ref());
     fill_log(&mut report, &logged, options);
@@ -132,6 +141,8 @@ pub fn triage(subject: &Subject<'_>, options: &Options, progress: &dyn Progress,
             progress.step("read the kernel's own structures", None);
             let inside = Inside { subject, kernel: &kernel, description, options };
             inside.fill(&mut report, &mut steps);
+            source_lines::fill(&mut report, description, finder, kernel.vmcoreinfo().release());
+            steps.done("source lines");
         }
         None => fill_cpus_from_notes(&mut report, subject, options),
     }

@@ -19,7 +19,7 @@ pub struct Wanted<'a> {
 }
 
 /// Somebody who finds debuginfo: on disk, or from a server.
-pub trait Finder: Sync {
+pub trait Finder: fmt::Debug + Send + Sync {
     /// The file for it, or `None` where there is none. Whether it really belongs to the dump is checked by the caller.
     ///
     /// # Errors

@@ -228,7 +228,15 @@ fn below(file: &str, root: Option<&str>) -> String {
     let clean = normal(file);
     let root = root.map(normal).filter(|root| root.len() > 1);
     let rest = root.and_then(|root| clean.strip_prefix(&root)?.strip_prefix('/').map(str::to_owned));
-    rest.unwrap_or(clean)
+    rest.or_else(|| in_tree(&clean)).unwrap_or(clean)
+}
+
+/// Files of assembly have another directory, beside the source tree: `/…/linux-6.1.192/arch/x86/kernel/head_64.S`.
+fn in_tree(path: &str) -> Option<String> {
+    let (_, rest) =
+        path.split_once("/linux-").filter(|(before, _)| before.is_empty() || before.starts_with('/'))?;
+    let (version, rest) = rest.split_once('/')?;
+    (version.starts_with(|c: char| c.is_ascii_digit()) && !rest.is_empty()).then(|| rest.to_owned())
 }
 
 fn normal(path: &str) -> String {
@@ -252,7 +260,8 @@ mod tests {
     fn a_path_is_told_below_the_source_tree() {
         assert_eq!(below("/build/linux/./kernel/panic.c", Some("/build/linux")), "kernel/panic.c");
         assert_eq!(below("/usr/src/a/../b/x.c", Some("/build")), "/usr/src/b/x.c");
-        assert_eq!(below("/build/linux-2/x.c", Some("/build/linux")), "/build/linux-2/x.c");
+        assert_eq!(below("/build/linux-x/x.c", Some("/build/linux")), "/build/linux-x/x.c");
+        assert_eq!(below("/build/linux-6.1.1/arch/a.S", Some("/build/linux-6.1.1/debian/b")), "arch/a.S");
         assert_eq!(below("./arch/x86/entry.S", None), "arch/x86/entry.S");
         assert_eq!(below("/../../x", Some("/")), "/x");
         assert_eq!(below("../common/x.c", None), "../common/x.c");
