@@ -74,7 +74,7 @@ fn no_flipped_byte_makes_a_panic() {
         };
         for _ in 0..400 {
             let mut bytes = whole.clone();
-            for _ in 0..1 + random() % 8 {
+            for _ in 0..=random() % 8 {
                 let at = random() % bytes.len();
                 bytes[at] = u8::try_from(random() & 0xff).unwrap();
             }

@@ -77,7 +77,7 @@ fn what_two_files_call_alike_stays_two_types() {
     let dir = tempfile::tempdir().unwrap();
     let Some(path) = build::kernel(dir.path(), "vmlinux", &[]) else { return };
     let types = dwarf::types::load(&build::open(&path)).unwrap();
-    let sizes: Vec<u64> = types.structures("twin").map(|s| s.size()).collect();
+    let sizes: Vec<u64> = types.structures("twin").map(vmcore::sym::btf::Struct::size).collect();
     assert_eq!(sizes, [4, 48]);
     let of = |name: &str| types.variable(name).unwrap().pointee().unwrap().size();
     assert_eq!((of("twin_of_one"), of("twin_of_two")), (4, 48), "each pointer keeps its own file's");
