@@ -114,6 +114,18 @@ pub(super) fn not_looked_at(tasks: &Tasks) -> Vec<NotLookedAt> {
     let skip = |what: &str, why: String| NotLookedAt { what: what.into(), why };
     let mut all: Vec<NotLookedAt> =
         tasks.gaps.iter().map(|gap| skip(&format!("tasks: {}", gap.what), gap.why.clone())).collect();
+    let missing = || {
+        tasks.tasks.iter().filter_map(|task| match &task.cmdline {
+            Cmdline::Missing(why) => Some(why),
+            _ => None,
+        })
+    };
+    if let Some(why) = missing().next() {
+        all.push(skip(
+            "tasks.cmdline",
+            format!("the arguments of {} tasks can't be read; of the first: {why}", missing().count()),
+        ));
+    }
     if tasks.lost_count > 0 {
         let named: Vec<String> = tasks.lost.iter().take(NAMED).map(ToString::to_string).collect();
         let more = tasks.lost_count.saturating_sub(named.len());

@@ -13,8 +13,15 @@ fn name(frame: &Frame) -> Option<String> {
     Some(format!("{}{module}", escape(symbol)))
 }
 
-/// `a < b < c`, innermost first: what was found for certain, and no more than `most` of it.
+/// How a task gives up its CPU: the same for all, and no answer to where it waits.
+const SCHEDULER: [&str; 3] = ["__schedule", "schedule", "schedule_preempt_disabled"];
+
+/// `a < b < c`, innermost first: what was found for certain, and no more than `most` of it. The scheduler's own frames at
+/// the top are left out, where there are others.
 pub(super) fn chain(frames: &[Frame], most: usize) -> Option<String> {
+    let scheduler = |frame: &Frame| frame.symbol.as_deref().is_some_and(|name| SCHEDULER.contains(&name));
+    let inner = frames.iter().take_while(|frame| scheduler(frame)).count();
+    let frames = frames.get(inner..).filter(|rest| !rest.is_empty()).unwrap_or(frames);
     let mut names = frames.iter().filter(|frame| frame.sure).filter_map(name);
     let shown: Vec<String> = names.by_ref().take(most).collect();
     if shown.is_empty() {
