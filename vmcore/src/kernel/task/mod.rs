@@ -382,14 +382,20 @@ impl Others {
                 let (sample, rest): (Vec<_>, Vec<_>) =
                     all.iter().enumerate().partition(|(number, _)| number.is_multiple_of(step));
                 others.cmdlines = sample.par_iter().map(|(_, at)| read(at)).collect();
-                if others.cmdlines.values().any(|found| matches!(found, Cmdline::Arguments { .. })) {
-                    others.cmdlines.par_extend(rest.par_iter().map(|(_, at)| read(at)));
-                } else {
-                    let why = format!(
-                        "it was not looked for: {} other processes have theirs not in the dump",
-                        sample.len()
-                    );
-                    others.cmdlines.extend(rest.iter().map(|(_, at)| (**at, Cmdline::Missing(why.clone()))));
+                let missing = others.cmdlines.values().find_map(|found| match found {
+                    Cmdline::Missing(why) => Some(why.clone()),
+                    _ => None,
+                });
+                let some = others.cmdlines.values().any(|found| matches!(found, Cmdline::Arguments { .. }));
+                match missing.filter(|_| !some) {
+                    None => others.cmdlines.par_extend(rest.par_iter().map(|(_, at)| read(at))),
+                    Some(why) => {
+                        let why =
+                            format!("not looked for, since none of {} others is there: {why}", sample.len());
+                        others
+                            .cmdlines
+                            .extend(rest.iter().map(|(_, at)| (**at, Cmdline::Missing(why.clone()))));
+                    }
                 }
             }
             Err(why) => gap("command lines", why.to_string()),
