@@ -1,8 +1,8 @@
 //! The types of a vmlinux in the form of BTF, so that a kernel without BTF is read as any other.
 //!
 //! Each source file of a kernel describes all types that it sees: some millions of descriptions of a hundred thousand types. They are
-//! read file by file on several threads ([`unit`]), told apart by what they are made of ([`merge`]), and each is written once
-//! ([`encode`]). Types inside of functions are not looked at.
+//! read file by file on several threads (`unit`), told apart by what they are made of (`merge`), and each is written once
+//! (`encode`). Types inside of functions are not looked at.
 
 mod encode;
 mod merge;
