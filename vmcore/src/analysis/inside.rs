@@ -1,6 +1,7 @@
 //! What the kernel's own structures tell: its machine, modules, tasks, CPUs and their stacks.
 
 use super::cpus::Registers;
+use super::parts::{self, Context};
 use super::subject::Subject;
 use super::triage::{LEFT_OUT, Options, Section, Steps};
 use super::{cpus, machine, modules, stacks, tasks};
@@ -8,8 +9,10 @@ use crate::kernel::describe::Description;
 use crate::kernel::machine as kernel_machine;
 use crate::kernel::machine::Noted;
 use crate::kernel::percpu::PerCpu;
+use crate::kernel::printk::KernelLog;
 use crate::kernel::task::Tasks;
 use crate::kernel::{Gap, Kernel, module, task};
+use crate::progress::{Cancel, Progress};
 use crate::report::{Confidence, Finding, Report, Severity};
 use crate::sym::btf::BtfSource;
 use crate::unwind::{Method, Unwinder};
@@ -19,7 +22,10 @@ pub(super) struct Inside<'a> {
     pub(super) subject: &'a Subject<'a>,
     pub(super) kernel: &'a Kernel<'a>,
     pub(super) description: &'a Description,
+    pub(super) log: Option<&'a KernelLog>,
     pub(super) options: &'a Options,
+    pub(super) progress: &'a dyn Progress,
+    pub(super) cancel: &'a Cancel,
 }
 
 impl Inside<'_> {
@@ -72,6 +78,22 @@ impl Inside<'_> {
         skip_gaps(report, "stacks: ", unwinder.gaps());
         self.fill_tasks(report, &tasks, &unwinder);
         steps.done("stacks");
+
+        let context = Context {
+            subject: self.subject,
+            kernel: self.kernel,
+            memory,
+            description: self.description,
+            per_cpu: &per_cpu,
+            tasks: &tasks,
+            unwinder: &unwinder,
+            log: self.log,
+            report,
+            limits,
+        };
+        let found = parts::run(&context, self.options, self.progress, self.cancel, steps);
+        parts::fill(report, found);
+        steps.done("analyses");
     }
 
     /// What it means that nothing tells the kernel's types.

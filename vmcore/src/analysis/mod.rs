@@ -9,6 +9,7 @@ pub mod log;
 mod machine;
 mod modules;
 pub mod panic;
+mod parts;
 pub mod source_lines;
 mod stacks;
 pub mod subject;

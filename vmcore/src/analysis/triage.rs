@@ -34,12 +34,58 @@ pub enum Section {
     Stacks,
     /// Its modules.
     Modules,
+    /// Who waits for whom.
+    Blocked,
+    /// The run queues, lockups and stalls.
+    RunQueues,
+    /// How the memory was used.
+    Memory,
+    /// The slab caches.
+    Slab,
+    /// The mounted filesystems and open files.
+    Mounts,
+    /// The interrupts.
+    Irqs,
+    /// The block devices and their requests in flight.
+    BlockIo,
+    /// The network devices and sockets.
+    Net,
+    /// The workqueues.
+    WorkQueues,
+    /// The timers.
+    Timers,
+    /// The control groups.
+    Cgroups,
+    /// Settings that matter for a crash, BPF programs, livepatches, virtio.
+    Settings,
+    /// The last events of the trace buffer.
+    Trace,
 }
 
 impl Section {
     /// All of them, in the order in which they are made.
-    pub const ALL: [Self; 7] =
-        [Self::Kernel, Self::Log, Self::Panic, Self::Cpus, Self::Tasks, Self::Stacks, Self::Modules];
+    pub const ALL: [Self; 20] = [
+        Self::Kernel,
+        Self::Log,
+        Self::Panic,
+        Self::Cpus,
+        Self::Tasks,
+        Self::Stacks,
+        Self::Modules,
+        Self::Blocked,
+        Self::RunQueues,
+        Self::Memory,
+        Self::Slab,
+        Self::Mounts,
+        Self::Irqs,
+        Self::BlockIo,
+        Self::Net,
+        Self::WorkQueues,
+        Self::Timers,
+        Self::Cgroups,
+        Self::Settings,
+        Self::Trace,
+    ];
 
     /// Its name in the report.
     #[must_use]
@@ -52,6 +98,19 @@ impl Section {
             Self::Tasks => "tasks",
             Self::Stacks => "stacks",
             Self::Modules => "modules",
+            Self::Blocked => "blocked",
+            Self::RunQueues => "runqueues",
+            Self::Memory => "memory",
+            Self::Slab => "slab",
+            Self::Mounts => "mounts",
+            Self::Irqs => "irqs",
+            Self::BlockIo => "block_io",
+            Self::Net => "net",
+            Self::WorkQueues => "workqueues",
+            Self::Timers => "timers",
+            Self::Cgroups => "cgroups",
+            Self::Settings => "settings",
+            Self::Trace => "trace",
         }
     }
 }
@@ -68,6 +127,8 @@ pub struct Options {
     pub only: Vec<Section>,
     /// How long the search of all memory for VMCOREINFO may take.
     pub scan_time: Duration,
+    /// How long each of the analyses that run beside each other may take.
+    pub analysis_time: Duration,
     /// Ceilings for what comes from the dump.
     pub limits: Limits,
     /// Who finds debuginfo, where it is wanted.
@@ -83,6 +144,7 @@ impl Options {
             version: version.into(),
             only: Vec::new(),
             scan_time: Duration::from_mins(5),
+            analysis_time: Duration::from_secs(20),
             limits: Limits::default(),
             debuginfo: None,
         }
@@ -139,7 +201,8 @@ pub fn triage(subject: &Subject<'_>, options: &Options, progress: &dyn Progress,
     match &description {
         Some(description) => {
             progress.step("read the kernel's own structures", None);
-            let inside = Inside { subject, kernel: &kernel, description, options };
+            let log = logged.as_ref().ok();
+            let inside = Inside { subject, kernel: &kernel, description, log, options, progress, cancel };
             inside.fill(&mut report, &mut steps);
             source_lines::fill(&mut report, description, finder, kernel.vmcoreinfo().release());
             steps.done("source lines");
@@ -167,6 +230,11 @@ pub(super) struct Steps {
 impl Steps {
     fn new() -> Self {
         Self { started: Instant::now(), times: Vec::new() }
+    }
+
+    /// Notes a step that ran beside others.
+    pub(super) fn note(&mut self, step: StepTime) {
+        self.times.push(step);
     }
 
     pub(super) fn done(&mut self, name: &str) {
