@@ -210,3 +210,57 @@ fn the_frames_are_those_of_drgn() {
         assert!(same + 2 > frames.len(), "{}: {same} of {} frames", path.display(), frames.len());
     }
 }
+
+/// The vmlinux of a dump's kernel below `KDT_FOREIGN_DEBUG`, as Debian's -dbg packages unpack.
+fn vmlinux_of(root: &Path, dump: &Path) -> Option<PathBuf> {
+    let out = Command::new(env!("CARGO_BIN_EXE_kdt"))
+        .args(["info", "--format", "json"])
+        .arg(dump)
+        .output()
+        .unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let release = told.pointer("/kernel/release").or_else(|| told.pointer("/0/kernel/release"))?.as_str()?;
+    let file = root.join(format!("usr/lib/debug/boot/vmlinux-{release}"));
+    file.is_file().then_some(file)
+}
+
+/// All tasks, and of the frames at least 99 of 100: the script counts, prints the rates and each difference, and fails below that.
+#[test]
+fn tasks_stacks_and_modules_are_those_of_drgn_and_crash_with_debuginfo() {
+    let Some(root) = std::env::var_os("KDT_FOREIGN_DEBUG").map(PathBuf::from) else {
+        skip("KDT_FOREIGN_DEBUG names no folder with unpacked -dbg packages");
+        return;
+    };
+    let python = std::env::var("KDT_FOREIGN_PYTHON").unwrap_or_else(|_| "python3".into());
+    if !have(&python, &["-c", "import drgn"]) {
+        skip("no python3 here has drgn (pip install drgn)");
+        return;
+    }
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut compared = 0;
+    for dump in dumps() {
+        let Some(vmlinux) = vmlinux_of(&root, &dump) else {
+            eprintln!("SKIP foreign: there is no vmlinux for {}", dump.display());
+            continue;
+        };
+        let mut run = Command::new(&python);
+        run.arg(top.join("fixtures/foreign/tasks_stacks.py"))
+            .arg(env!("CARGO_BIN_EXE_kdt"))
+            .arg(&dump)
+            .arg(vmlinux);
+        if let Some(crash) = std::env::var_os("KDT_FOREIGN_CRASH_COMMAND") {
+            run.arg("--crash").arg(crash);
+        }
+        let out = run.current_dir(&top).output().unwrap();
+        let (told, why) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        if why.contains("Traceback") && !told.contains("tasks:") {
+            let last = why.lines().last().unwrap_or_default();
+            eprintln!("SKIP foreign: drgn does not read {}: {last}", dump.display());
+            continue;
+        }
+        eprintln!("{}:\n{told}", dump.display());
+        assert!(out.status.success(), "{}: {told}{why}", dump.display());
+        compared += 1;
+    }
+    assert!(compared > 0, "no dump was compared");
+}
