@@ -38,10 +38,8 @@ fn the_document_is_the_one_that_was_looked_at() {
     document["dump"]["path"] = json!("panic-6.1.kdump");
     document["tool"]["version"] = json!("0");
     document["log"]["lines"] = json!([]);
-    document["timings"]["total_s"] = json!(0);
-    for step in document["timings"]["steps"].as_array_mut().unwrap() {
-        step["s"] = json!(0);
-    }
+    assert!(!document["timings"]["steps"].as_array().unwrap().is_empty());
+    document["timings"] = json!({});
     // One of each sort of task is enough to be looked at: a process, a kernel thread, one that ran in user space.
     let tasks = document["tasks"].as_array_mut().unwrap();
     assert_eq!(tasks.len(), 58);
