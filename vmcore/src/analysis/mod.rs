@@ -1,11 +1,13 @@
 //! What happened to the kernel. Analyses return data with their evidence, and print nothing.
 
+mod blocked;
 pub mod budget;
 pub mod completeness;
 mod cpus;
 pub mod identity;
 mod inside;
 pub mod log;
+mod lockup;
 mod machine;
 mod modules;
 pub mod panic;
