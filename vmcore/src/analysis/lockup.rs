@@ -132,11 +132,18 @@ impl Look<'_, '_> {
         let thresh = limit / 2.0;
         let still = queue.behind_s.is_some_and(|behind| behind >= thresh);
         let hard = still && queue.irqs_off != Some(false) && !user;
-        let task = self.context.tasks.current(number).map_or_else(|| "a task that is not known".into(), named);
+        let task =
+            self.context.tasks.current(number).map_or_else(|| "a task that is not known".into(), named);
         let (code, title) = if hard {
-            ("KD-LOCKUP-HARD", format!("CPU {number} has taken no interrupts for about {silent:.0} s; it runs {task}."))
+            (
+                "KD-LOCKUP-HARD",
+                format!("CPU {number} has taken no interrupts for about {silent:.0} s; it runs {task}."),
+            )
         } else {
-            ("KD-LOCKUP-SOFT", format!("CPU {number} has not switched tasks for about {silent:.0} s; it runs {task}."))
+            (
+                "KD-LOCKUP-SOFT",
+                format!("CPU {number} has not switched tasks for about {silent:.0} s; it runs {task}."),
+            )
         };
         let agree = if hard { queue.irqs_off == Some(true) } else { !still && !user };
         let confidence = if agree { Confidence::Likely } else { Confidence::Hint };
@@ -144,7 +151,9 @@ impl Look<'_, '_> {
         let mut finding = Finding::new(code, severity, confidence, title)
             .because(format!("its watchdog's thread last ran {silent:.0} s before the end; the kernel complains after {limit:.0} s"));
         if let Some(behind) = queue.behind_s {
-            finding = finding.because(format!("the clock of its run queue is {behind:.1} s behind that of the latest CPU"));
+            finding = finding.because(format!(
+                "the clock of its run queue is {behind:.1} s behind that of the latest CPU"
+            ));
         }
         if let Some(regs) = registers {
             let words = if regs.rflags & INTERRUPTS == 0 { "off" } else { "on" };
@@ -176,7 +185,10 @@ impl Look<'_, '_> {
         let clock = time::read(context.memory, context.kernel.vmcoreinfo(), context.description, &mut unused);
         let ticks = clock.ok().and_then(|time| Some((time.jiffies?, time.hz?)));
         let Some((jiffies, hz)) = ticks else {
-            gaps.push(Gap { what: "RCU".into(), why: "since when it waits can't be told without the clock".into() });
+            gaps.push(Gap {
+                what: "RCU".into(),
+                why: "since when it waits can't be told without the clock".into(),
+            });
             return None;
         };
         let age = Duration::from_millis(jiffies.wrapping_sub(rcu.start).checked_mul(1000)?.checked_div(hz)?);
@@ -195,7 +207,9 @@ impl Look<'_, '_> {
         who.extend(readers.iter().take(CALLS).map(|task| named(task)));
         let age_s = age.as_secs();
         let title = if who.is_empty() {
-            format!("An RCU grace period has been under way for {age_s} s, and nothing holds it up: its thread does not run.")
+            format!(
+                "An RCU grace period has been under way for {age_s} s, and nothing holds it up: its thread does not run."
+            )
         } else {
             format!("An RCU grace period has waited for {} for {age_s} s.", who.join(" and for "))
         };
@@ -211,8 +225,13 @@ impl Look<'_, '_> {
         }
         for task in readers.iter().take(CALLS) {
             let (frames, _) = words::backtrace(task, self.registers, context.unwinder);
-            let names: Vec<String> = frames.iter().filter_map(|frame| frame.symbol.clone()).take(CALLS).collect();
-            finding = finding.because(format!("{} was preempted as a reader, in {}", named(task), names.join(" < ")));
+            let names: Vec<String> =
+                frames.iter().filter_map(|frame| frame.symbol.clone()).take(CALLS).collect();
+            finding = finding.because(format!(
+                "{} was preempted as a reader, in {}",
+                named(task),
+                names.join(" < ")
+            ));
         }
         if let Some(thread) = rcu.kthread.and_then(|at| context.tasks.at(at)) {
             let not_run = thread.not_run_ns.map_or(0.0, seconds);
@@ -237,10 +256,16 @@ fn throttled(queue: &RunQueue) -> Option<Finding> {
         return None;
     }
     let comm = queue.curr_comm.as_deref().unwrap_or("?");
-    let title = format!("CPU {} holds its real-time tasks back: they had used up their share of run time.", queue.cpu);
+    let title = format!(
+        "CPU {} holds its real-time tasks back: they had used up their share of run time.",
+        queue.cpu
+    );
     Some(
         Finding::new("KD-RT-THROTTLED", Severity::Warning, Confidence::Certain, title)
-            .because(format!("rt.rt_throttled is set, rt.rt_time is {:.3} s", queue.rt_time_s.unwrap_or_default()))
+            .because(format!(
+                "rt.rt_throttled is set, rt.rt_time is {:.3} s",
+                queue.rt_time_s.unwrap_or_default()
+            ))
             .because(format!("it runs {comm}"))
             .next("Look which real-time task does not give way: kdt triage --only runqueues,tasks."),
     )

@@ -67,18 +67,11 @@ pub struct Rcu {
 ///
 /// # Errors
 /// The reason why nothing can be told.
-pub fn read(
-    memory: &KernelMemory<'_>,
-    description: &Description,
-    limits: &Limits,
-) -> Result<Rcu, String> {
+pub fn read(memory: &KernelMemory<'_>, description: &Description, limits: &Limits) -> Result<Rcu, String> {
     let (types, symbols) = (&description.types, &description.symbols);
     let variables = Variables::new(memory, symbols);
     let text = |why: &dyn std::fmt::Display| why.to_string();
-    let at = STATES
-        .iter()
-        .find_map(|name| symbols.address(name))
-        .ok_or("no symbol rcu_state is known")?;
+    let at = STATES.iter().find_map(|name| symbols.address(name)).ok_or("no symbol rcu_state is known")?;
     let state = Layout::<State>::new(types).map_err(|e| text(&e))?;
     let state = state.read(memory, at).map_err(|e| text(&e))?;
     let layout = Layout::<RcuNode>::new(types).map_err(|e| text(&e))?;
@@ -93,7 +86,8 @@ pub fn read(
     if !rcu.under_way {
         return Ok(rcu);
     }
-    let room = types.structure("rcu_state").and_then(|of| of.member("node")).ok().and_then(|node| node.count());
+    let room =
+        types.structure("rcu_state").and_then(|of| of.member("node")).ok().and_then(|node| node.count());
     let count = variables.u32("rcu_num_nodes").ok().or(room).map_or(1, u64::from);
     let count = count.min(NODES).min(room.map_or(NODES, u64::from));
     let inside = types.structure("task_struct").and_then(|of| of.member("rcu_node_entry"));
@@ -101,9 +95,10 @@ pub fn read(
     let mut nodes = Vec::new();
     for number in 0..count {
         let place = state.nodes.0.0.checked_add(number.saturating_mul(layout.size())).map(KVirtAddr);
-        match place.ok_or_else(|| "the tree has no end".to_owned()).and_then(|at| {
-            layout.read(memory, at).map_err(|e| text(&e))
-        }) {
+        match place
+            .ok_or_else(|| "the tree has no end".to_owned())
+            .and_then(|at| layout.read(memory, at).map_err(|e| text(&e)))
+        {
             Ok(node) => nodes.push(node),
             Err(why) => rcu.gap = Some(why),
         }

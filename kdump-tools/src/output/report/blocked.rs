@@ -171,7 +171,8 @@ impl Page {
 
 /// `3 tasks, up to 42 s, wait for a mutex (pid 1, 2, 3)`.
 fn group_words(group: &BlockedGroup) -> String {
-    let tasks = if group.count == 1 { "1 task".to_owned() } else { format!("{} tasks", human::count(group.count)) };
+    let tasks =
+        if group.count == 1 { "1 task".to_owned() } else { format!("{} tasks", human::count(group.count)) };
     let age = group.oldest_s.map(|s| format!(", for up to {}", human::duration(s))).unwrap_or_default();
     let waits = if group.count == 1 { "waits" } else { "wait" };
     let what = group.what.as_ref().map(|what| format!(", {waits} for {}", escape(what))).unwrap_or_default();

@@ -143,7 +143,14 @@ impl Page {
 
     /// What a person needs first.
     fn overview(&self, report: &Report) -> String {
-        [self.waits(report), self.cpus(report), self.trace(report), self.blocked_tasks(report), self.log(report)].concat()
+        [
+            self.waits(report),
+            self.cpus(report),
+            self.trace(report),
+            self.blocked_tasks(report),
+            self.log(report),
+        ]
+        .concat()
     }
 
     /// All of one part.

@@ -32,7 +32,10 @@ fn seconds(s: f64) -> String {
 /// How the same is seen by hand.
 fn by_hand(finding: Finding, waiting: &Waiting<'_>) -> Finding {
     let Some(wait) = &waiting.wait else {
-        return finding.next(format!("With crash: «bt -FF {}». With drgn: «prog.stack_trace({})».", waiting.task.pid, waiting.task.pid));
+        return finding.next(format!(
+            "With crash: «bt -FF {}». With drgn: «prog.stack_trace({})».",
+            waiting.task.pid, waiting.task.pid
+        ));
     };
     let of = wait.kind.structure();
     let lock = wait.lock;
@@ -47,12 +50,13 @@ fn by_hand(finding: Finding, waiting: &Waiting<'_>) -> Finding {
 fn edge(waiting: &Waiting<'_>) -> String {
     let mut text = format!("{} waits for {}", named(waiting.task), waiting.lock_words());
     if let Some(wait) = &waiting.wait {
-        text.push_str(&format!(
-            "; its waiter at {} is one of {} in the list",
-            wait.waiter, wait.waiters
-        ));
+        text.push_str(&format!("; its waiter at {} is one of {} in the list", wait.waiter, wait.waiters));
         if let (Some(word), Some(owner)) = (wait.owner_word, waiting.owner) {
-            text.push_str(&format!(", and the owner's word {word:#x} is {} at {}", named(owner), owner.kaddr));
+            text.push_str(&format!(
+                ", and the owner's word {word:#x} is {} at {}",
+                named(owner),
+                owner.kaddr
+            ));
         }
     }
     text
@@ -66,12 +70,22 @@ fn deadlock(waits: &Waits<'_>, circle: &[KVirtAddr]) -> Finding {
     let title = match names.as_slice() {
         [one] => format!("{one} waits for a lock that it holds itself."),
         [a, b] => format!("{a} and {b} wait for each other, and neither can ever go on."),
-        all => format!("{} tasks wait for each other in a circle, and none can ever go on: {}.", all.len(), all.iter().take(LINES).cloned().collect::<Vec<_>>().join(", ")),
+        all => format!(
+            "{} tasks wait for each other in a circle, and none can ever go on: {}.",
+            all.len(),
+            all.iter().take(LINES).cloned().collect::<Vec<_>>().join(", ")
+        ),
     };
     let confidence = if sure { Confidence::Certain } else { Confidence::Likely };
     let mut finding = Finding::new("KD-HANG-DEADLOCK", Severity::Error, confidence, title);
     finding.evidence.extend(edges.iter().take(LINES).map(|waiting| edge(waiting)));
-    let behind = waits.waiting.iter().filter(|one| !circle.contains(&one.task.kaddr) && one.owner.is_some_and(|owner| circle.contains(&owner.kaddr))).count();
+    let behind = waits
+        .waiting
+        .iter()
+        .filter(|one| {
+            !circle.contains(&one.task.kaddr) && one.owner.is_some_and(|owner| circle.contains(&owner.kaddr))
+        })
+        .count();
     if behind > 0 {
         finding = finding.because(format!("{behind} more tasks wait for what these hold"));
     }
@@ -97,20 +111,21 @@ fn blocker(context: &Context<'_>, waits: &Waits<'_>, root: &super::graph::Root) 
     let confidence = if sure { Confidence::Certain } else { Confidence::Hint };
     let behind = root.all.saturating_sub(root.direct);
     let more = if behind > 0 { format!(", and {behind} more wait for these") } else { String::new() };
-    let waiters = if root.direct == 1 { "1 task waits".to_owned() } else { format!("{} tasks wait", root.direct) };
-    let title = format!(
-        "{waiters} for what {} holds{more}, the longest for {}.",
-        named(task),
-        seconds(oldest)
-    );
+    let waiters =
+        if root.direct == 1 { "1 task waits".to_owned() } else { format!("{} tasks wait", root.direct) };
+    let title =
+        format!("{waiters} for what {} holds{more}, the longest for {}.", named(task), seconds(oldest));
     let mut finding = Finding::new("KD-HANG-BLOCKED-BY", severity, confidence, title);
     finding.evidence.extend(direct.iter().take(LINES).map(|waiting| edge(waiting)));
     let own = waits.waiting.iter().find(|one| one.task.kaddr == root.task);
     let does = match (task.running_on, own) {
         (Some(cpu), _) => format!("{} runs on CPU {cpu}", named(task)),
-        (None, Some(own)) => format!("{} is in state {} and waits for {}", named(task), task.letter(), own.lock_words()),
+        (None, Some(own)) => {
+            format!("{} is in state {} and waits for {}", named(task), task.letter(), own.lock_words())
+        }
         (None, None) => {
-            let symbols = super::symbols_of(context, task, &waits.registers, &std::collections::HashMap::new());
+            let symbols =
+                super::symbols_of(context, task, &waits.registers, &std::collections::HashMap::new());
             let calls: Vec<String> =
                 symbols.into_iter().filter(|name| !what::is_scheduler(name)).take(6).collect();
             format!("{} is in state {}, in {}", named(task), task.letter(), calls.join(" < "))
@@ -118,9 +133,15 @@ fn blocker(context: &Context<'_>, waits: &Waits<'_>, root: &super::graph::Root) 
     };
     finding = finding.because(does);
     if !sure {
-        finding = finding.because("the owner of a rw-semaphore that readers hold is the one that took it last, and may have let go");
+        finding = finding.because(
+            "the owner of a rw-semaphore that readers hold is the one that took it last, and may have let go",
+        );
     }
-    let finding = finding.next(format!("Find out why {} does not let go: its call trace is «bt {}» in crash.", named(task), task.pid));
+    let finding = finding.next(format!(
+        "Find out why {} does not let go: its call trace is «bt {}» in crash.",
+        named(task),
+        task.pid
+    ));
     Some(by_hand(finding, first))
 }
 
@@ -144,10 +165,8 @@ fn hung(waits: &Waits<'_>, blocked: &Blocked) -> Option<Finding> {
         named(first.task),
         seconds(first.seconds())
     );
-    let mut finding = Finding::new("KD-HANG-TASKS", severity, Confidence::Certain, title).because(format!(
-        "{hung} of them are past kernel.hung_task_timeout_secs, {}",
-        seconds(waits.hung_s)
-    ));
+    let mut finding = Finding::new("KD-HANG-TASKS", severity, Confidence::Certain, title)
+        .because(format!("{hung} of them are past kernel.hung_task_timeout_secs, {}", seconds(waits.hung_s)));
     for group in blocked.groups.iter().filter(|group| group.oldest_s.is_some_and(|s| s >= NEWS)).take(LINES) {
         let pids: Vec<String> = group.pids.iter().take(6).map(ToString::to_string).collect();
         let more = if group.count > 6 { ", …" } else { "" };
@@ -176,12 +195,15 @@ fn io(waits: &Waits<'_>) -> Option<Finding> {
     let long: Vec<&Waiting<'_>> = waits
         .waiting
         .iter()
-        .filter(|one| one.why.is_io() && one.owner.is_none() && one.task.letter() == 'D' && one.seconds() >= NEWS)
+        .filter(|one| {
+            one.why.is_io() && one.owner.is_none() && one.task.letter() == 'D' && one.seconds() >= NEWS
+        })
         .collect();
     let first = long.first()?;
     let severity = if first.seconds() >= waits.hung_s { Severity::Error } else { Severity::Warning };
     let tasks = if long.len() == 1 { "1 task has".to_owned() } else { format!("{} tasks have", long.len()) };
-    let title = format!("{tasks} waited for storage, or a server behind it, for {} or longer.", seconds(NEWS));
+    let title =
+        format!("{tasks} waited for storage, or a server behind it, for {} or longer.", seconds(NEWS));
     let mut finding = Finding::new("KD-HANG-IO", severity, Confidence::Likely, title);
     finding.evidence.extend(long.iter().take(LINES).map(|one| {
         let text = one.why.text().unwrap_or_default();

@@ -45,7 +45,8 @@ impl Graph {
             while let Some(task) = at.filter(|task| !done.contains(task) && way.len() < LONGEST) {
                 if let Some(place) = places.get(&task) {
                     let mut circle = way.get(*place..).unwrap_or_default().to_vec();
-                    let lowest = circle.iter().enumerate().min_by_key(|(_, task)| **task).map_or(0, |(at, _)| at);
+                    let lowest =
+                        circle.iter().enumerate().min_by_key(|(_, task)| **task).map_or(0, |(at, _)| at);
                     circle.rotate_left(lowest);
                     found.push(circle);
                     break;

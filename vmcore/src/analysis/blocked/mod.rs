@@ -90,7 +90,10 @@ pub(super) fn run(context: &Context<'_>, clock: &Clock) -> Part {
     }
     let unread = waits.waiting.iter().filter(|waiting| waiting.symbols.is_empty()).count();
     if unread > 0 {
-        part.skip("blocked", format!("the stacks of {unread} blocked tasks can't be read, so what they wait for is not known"));
+        part.skip(
+            "blocked",
+            format!("the stacks of {unread} blocked tasks can't be read, so what they wait for is not known"),
+        );
     }
     part
 }

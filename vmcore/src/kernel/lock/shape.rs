@@ -46,14 +46,8 @@ const fn names(kind: LockKind, waiter: &'static str, lock: &'static str, list: &
 }
 
 const ALL: &[Names] = &[
-    Names {
-        owner: Some("owner"),
-        ..names(LockKind::Mutex, "mutex_waiter", "mutex", "wait_list")
-    },
-    Names {
-        owner: Some("owner"),
-        ..names(LockKind::RwSem, "rwsem_waiter", "rw_semaphore", "wait_list")
-    },
+    Names { owner: Some("owner"), ..names(LockKind::Mutex, "mutex_waiter", "mutex", "wait_list") },
+    Names { owner: Some("owner"), ..names(LockKind::RwSem, "rwsem_waiter", "rw_semaphore", "wait_list") },
     names(LockKind::Semaphore, "semaphore_waiter", "semaphore", "wait_list"),
     // A list of its own since 5.6 (kernel commit 7f26482a872c).
     Names {
