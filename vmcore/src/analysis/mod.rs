@@ -1,10 +1,12 @@
 //! What happened to the kernel. Analyses return data with their evidence, and print nothing.
 
+mod blocked;
 pub mod budget;
 pub mod completeness;
 mod cpus;
 pub mod identity;
 mod inside;
+mod lockup;
 pub mod log;
 mod machine;
 mod modules;

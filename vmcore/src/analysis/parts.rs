@@ -96,7 +96,10 @@ struct Analysis {
 }
 
 /// All of them, in the order in which their parts and findings come.
-const ANALYSES: &[Analysis] = &[];
+const ANALYSES: &[Analysis] = &[
+    Analysis { section: Section::Blocked, run: super::blocked::run },
+    Analysis { section: Section::RunQueues, run: super::lockup::run },
+];
 
 /// Runs those that are wanted, and puts their parts into the report.
 pub(super) fn run(

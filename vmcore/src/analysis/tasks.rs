@@ -38,7 +38,8 @@ pub(super) fn name(task: &task::Task) -> TaskRef {
     }
 }
 
-fn backtrace(
+/// A task's callers, and why they end there where more would be expected.
+pub(super) fn backtrace(
     task: &task::Task,
     registers: &Registers,
     unwinder: &Unwinder<'_>,

@@ -122,14 +122,3 @@ pub struct WorkQueue {
     /// Work that runs.
     pub active: Option<u64>,
 }
-
-/// A CPU's run queue.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunQueue {
-    /// The CPU.
-    pub cpu: u32,
-    /// How many tasks are ready to run.
-    pub nr_running: Option<u64>,
-    /// The task that runs.
-    pub current: Option<i64>,
-}

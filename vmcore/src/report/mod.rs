@@ -13,15 +13,17 @@ mod host;
 mod identity;
 mod info;
 mod state;
+mod waits;
 
 pub use address::Address;
 pub use finding::{Confidence, Finding, Severity};
-pub use host::{BlockQueue, Irq, KernelModule, Memory, Mount, NetDevice, RunQueue, SlabCache, WorkQueue};
+pub use host::{BlockQueue, Irq, KernelModule, Memory, Mount, NetDevice, SlabCache, WorkQueue};
 pub use identity::{Completeness, DumpInfo, KernelInfo, Symbols, Taint};
 pub use info::{FrameRange, INFO_SCHEMA, Info, NoteCount, SplitPart, SplitSet};
 pub use state::{
     Blocked, Cpu, Frame, FrameTrust, Lock, LogLine, LogReport, Panic, PanicKind, Task, TaskRef, WaitEdge,
 };
+pub use waits::{BlockedGroup, Blocker, RunQueue};
 
 use serde::{Deserialize, Serialize};
 

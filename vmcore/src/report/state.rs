@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::Address;
+use super::{Address, BlockedGroup, Blocker};
 
 /// What the kernel died of, in the kernel's own words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -178,14 +178,18 @@ pub struct Task {
 }
 
 /// Who waits for whom.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Blocked {
+    /// The blocked tasks, those with the same callers together, the longest wait first.
+    pub groups: Vec<BlockedGroup>,
     /// One wait each.
     pub edges: Vec<WaitEdge>,
     /// The pids for which others wait and which wait for nobody.
     pub roots: Vec<i64>,
     /// The circles of pids that wait for each other.
     pub cycles: Vec<Vec<i64>>,
+    /// Who holds others up: the roots with what they do, those with the most waiters first.
+    pub blockers: Vec<Blocker>,
 }
 
 /// One task that waits.
@@ -197,6 +201,10 @@ pub struct WaitEdge {
     pub lock: Lock,
     /// The pid that holds it, where the lock tells.
     pub owner: Option<i64>,
+    /// True where the lock's list of waiters and its owner were read and agree; false where the owner is a hint.
+    pub sure: bool,
+    /// What it waits for, in words.
+    pub what: Option<String>,
 }
 
 /// A lock, or another thing that a task waits for.

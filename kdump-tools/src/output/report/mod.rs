@@ -1,5 +1,6 @@
 //! A triage report for a person: the verdict first, and all of it on a screen. What was asked for by name is shown in full.
 
+mod blocked;
 mod frames;
 mod modules;
 mod tasks;
@@ -142,7 +143,14 @@ impl Page {
 
     /// What a person needs first.
     fn overview(&self, report: &Report) -> String {
-        [self.cpus(report), self.trace(report), self.blocked_tasks(report), self.log(report)].concat()
+        [
+            self.waits(report),
+            self.cpus(report),
+            self.trace(report),
+            self.blocked_tasks(report),
+            self.log(report),
+        ]
+        .concat()
     }
 
     /// All of one part.
@@ -154,6 +162,8 @@ impl Page {
             Section::Tasks => self.task_table(report),
             Section::Stacks => self.stacks(report),
             Section::Modules => self.module_table(report),
+            Section::Blocked => self.whole_blocked(report),
+            Section::RunQueues => self.run_queues(report),
             // The facts at the top are all of it, and a part without words of its own has none to add.
             _ => String::new(),
         }

@@ -1,0 +1,216 @@
+//! What of the waits is worth a person's attention.
+
+use super::{Context, NEWS, Waiting, Waits, has_owner, what};
+use crate::addr::KVirtAddr;
+use crate::kernel::task::State;
+use crate::report::{Blocked, Confidence, Finding, Severity};
+
+/// Lines of evidence of one kind.
+const LINES: usize = 12;
+/// Blockers that have a finding of their own.
+const BLOCKERS: usize = 5;
+
+pub(super) fn all(context: &Context<'_>, waits: &Waits<'_>, blocked: &Blocked) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for circle in waits.graph.cycles().iter().take(BLOCKERS) {
+        found.push(deadlock(waits, circle));
+    }
+    found.extend(waits.graph.roots().iter().take(BLOCKERS).filter_map(|root| blocker(context, waits, root)));
+    found.extend(hung(waits, blocked));
+    found.extend(io(waits));
+    found
+}
+
+fn named(task: &crate::kernel::task::Task) -> String {
+    format!("{} (pid {})", task.comm, task.pid)
+}
+
+fn seconds(s: f64) -> String {
+    format!("{s:.0} s")
+}
+
+/// How the same is seen by hand.
+fn by_hand(finding: Finding, waiting: &Waiting<'_>) -> Finding {
+    let Some(wait) = &waiting.wait else {
+        return finding.next(format!(
+            "With crash: «bt -FF {}». With drgn: «prog.stack_trace({})».",
+            waiting.task.pid, waiting.task.pid
+        ));
+    };
+    let of = wait.kind.structure();
+    let lock = wait.lock;
+    let owner = if has_owner(wait.kind) { ".owner.counter" } else { "" };
+    finding.next(format!("With crash: «bt {}», and «struct {of} {lock}».", waiting.task.pid)).next(format!(
+        "With drgn: «prog.stack_trace({})», and «Object(prog, \"struct {of}\", address={lock}){owner}».",
+        waiting.task.pid
+    ))
+}
+
+/// What one edge was concluded from.
+fn edge(waiting: &Waiting<'_>) -> String {
+    let mut text = format!("{} waits for {}", named(waiting.task), waiting.lock_words());
+    if let Some(wait) = &waiting.wait {
+        text.push_str(&format!("; its waiter at {} is one of {} in the list", wait.waiter, wait.waiters));
+        if let (Some(word), Some(owner)) = (wait.owner_word, waiting.owner) {
+            text.push_str(&format!(
+                ", and the owner's word {word:#x} is {} at {}",
+                named(owner),
+                owner.kaddr
+            ));
+        }
+    }
+    text
+}
+
+fn deadlock(waits: &Waits<'_>, circle: &[KVirtAddr]) -> Finding {
+    let of = |at: &KVirtAddr| waits.waiting.iter().find(|waiting| waiting.task.kaddr == *at);
+    let edges: Vec<&Waiting<'_>> = circle.iter().filter_map(of).collect();
+    let sure = edges.len() == circle.len() && edges.iter().all(|waiting| waiting.sure);
+    let names: Vec<String> = edges.iter().map(|waiting| named(waiting.task)).collect();
+    let title = match names.as_slice() {
+        [one] => format!("{one} waits for a lock that it holds itself."),
+        [a, b] => format!("{a} and {b} wait for each other, and neither can ever go on."),
+        all => format!(
+            "{} tasks wait for each other in a circle, and none can ever go on: {}.",
+            all.len(),
+            all.iter().take(LINES).cloned().collect::<Vec<_>>().join(", ")
+        ),
+    };
+    let confidence = if sure { Confidence::Certain } else { Confidence::Likely };
+    let mut finding = Finding::new("KD-HANG-DEADLOCK", Severity::Error, confidence, title);
+    finding.evidence.extend(edges.iter().take(LINES).map(|waiting| edge(waiting)));
+    let behind = waits
+        .waiting
+        .iter()
+        .filter(|one| {
+            !circle.contains(&one.task.kaddr) && one.owner.is_some_and(|owner| circle.contains(&owner.kaddr))
+        })
+        .count();
+    if behind > 0 {
+        finding = finding.because(format!("{behind} more tasks wait for what these hold"));
+    }
+    let finding = finding
+        .next("Compare the order in which the code takes these locks: the call traces of both show where each took its second one.");
+    match edges.first() {
+        Some(first) => by_hand(finding, first),
+        None => finding,
+    }
+}
+
+fn blocker(context: &Context<'_>, waits: &Waits<'_>, root: &super::graph::Root) -> Option<Finding> {
+    let task = context.tasks.at(root.task)?;
+    let direct: Vec<&Waiting<'_>> =
+        waits.waiting.iter().filter(|one| one.owner.is_some_and(|owner| owner.kaddr == root.task)).collect();
+    let oldest = direct.iter().map(|one| one.seconds()).fold(0.0, f64::max);
+    if oldest < NEWS {
+        return None;
+    }
+    let first = direct.first()?;
+    let severity = if oldest >= waits.hung_s { Severity::Error } else { Severity::Warning };
+    let sure = direct.iter().any(|one| one.sure);
+    let confidence = if sure { Confidence::Certain } else { Confidence::Hint };
+    let behind = root.all.saturating_sub(root.direct);
+    let more = if behind > 0 { format!(", and {behind} more wait for these") } else { String::new() };
+    let waiters =
+        if root.direct == 1 { "1 task waits".to_owned() } else { format!("{} tasks wait", root.direct) };
+    let title =
+        format!("{waiters} for what {} holds{more}, the longest for {}.", named(task), seconds(oldest));
+    let mut finding = Finding::new("KD-HANG-BLOCKED-BY", severity, confidence, title);
+    finding.evidence.extend(direct.iter().take(LINES).map(|waiting| edge(waiting)));
+    let own = waits.waiting.iter().find(|one| one.task.kaddr == root.task);
+    let does = match (task.running_on, own) {
+        (Some(cpu), _) => format!("{} runs on CPU {cpu}", named(task)),
+        (None, Some(own)) => {
+            format!("{} is in state {} and waits for {}", named(task), task.letter(), own.lock_words())
+        }
+        (None, None) => {
+            let symbols =
+                super::symbols_of(context, task, &waits.registers, &std::collections::HashMap::new());
+            let calls: Vec<String> =
+                symbols.into_iter().filter(|name| !what::is_scheduler(name)).take(6).collect();
+            format!("{} is in state {}, in {}", named(task), task.letter(), calls.join(" < "))
+        }
+    };
+    finding = finding.because(does);
+    if !sure {
+        finding = finding.because(
+            "the owner of a rw-semaphore that readers hold is the one that took it last, and may have let go",
+        );
+    }
+    let finding = finding.next(format!(
+        "Find out why {} does not let go: its call trace is «bt {}» in crash.",
+        named(task),
+        task.pid
+    ));
+    Some(by_hand(finding, first))
+}
+
+/// Tasks that nothing wakes, for long.
+fn hung(waits: &Waits<'_>, blocked: &Blocked) -> Option<Finding> {
+    let long: Vec<&Waiting<'_>> = waits
+        .waiting
+        .iter()
+        .filter(|one| one.task.letter() == 'D' && one.seconds() >= NEWS && !one.why.is_sleep())
+        .collect();
+    let first = long.first()?;
+    let dead = |one: &&&Waiting<'_>| {
+        one.seconds() >= waits.hung_s && one.task.state.is_some_and(State::is_unkillable)
+    };
+    let hung = long.iter().filter(dead).count();
+    let severity = if hung > 0 { Severity::Error } else { Severity::Warning };
+    let tasks = if long.len() == 1 { "1 task is".to_owned() } else { format!("{} tasks are", long.len()) };
+    let title = format!(
+        "{tasks} blocked for {} or longer; {} has been for {}.",
+        seconds(NEWS),
+        named(first.task),
+        seconds(first.seconds())
+    );
+    let mut finding = Finding::new("KD-HANG-TASKS", severity, Confidence::Certain, title)
+        .because(format!("{hung} of them are past kernel.hung_task_timeout_secs, {}", seconds(waits.hung_s)));
+    for group in blocked.groups.iter().filter(|group| group.oldest_s.is_some_and(|s| s >= NEWS)).take(LINES) {
+        let pids: Vec<String> = group.pids.iter().take(6).map(ToString::to_string).collect();
+        let more = if group.count > 6 { ", …" } else { "" };
+        let calls: Vec<&str> = group
+            .symbols
+            .iter()
+            .map(String::as_str)
+            .filter(|name| !what::is_scheduler(name))
+            .take(6)
+            .collect();
+        finding = finding.because(format!(
+            "{} in {} (pid {}{more}), the longest for {}{}",
+            group.count,
+            calls.join(" < "),
+            pids.join(", "),
+            seconds(group.oldest_s.unwrap_or_default()),
+            group.what.as_ref().map(|what| format!(", waiting for {what}")).unwrap_or_default()
+        ));
+    }
+    let finding = finding.next("See who waits for whom: kdt triage --only blocked.");
+    Some(by_hand(finding, first))
+}
+
+/// Tasks that wait for a device, or for what stands behind it.
+fn io(waits: &Waits<'_>) -> Option<Finding> {
+    let long: Vec<&Waiting<'_>> = waits
+        .waiting
+        .iter()
+        .filter(|one| {
+            one.why.is_io() && one.owner.is_none() && one.task.letter() == 'D' && one.seconds() >= NEWS
+        })
+        .collect();
+    let first = long.first()?;
+    let severity = if first.seconds() >= waits.hung_s { Severity::Error } else { Severity::Warning };
+    let tasks = if long.len() == 1 { "1 task has".to_owned() } else { format!("{} tasks have", long.len()) };
+    let title =
+        format!("{tasks} waited for storage, or a server behind it, for {} or longer.", seconds(NEWS));
+    let mut finding = Finding::new("KD-HANG-IO", severity, Confidence::Likely, title);
+    finding.evidence.extend(long.iter().take(LINES).map(|one| {
+        let text = one.why.text().unwrap_or_default();
+        format!("{} has waited for {text} for {}", named(one.task), seconds(one.seconds()))
+    }));
+    let finding = finding
+        .next("Look whether the device has requests in flight: kdt triage --only block_io.")
+        .next("Look in the log for errors and timeouts of that device or server.");
+    Some(by_hand(finding, first))
+}

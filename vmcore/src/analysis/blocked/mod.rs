@@ -1,0 +1,284 @@
+//! Who waits for whom: blocked tasks by their stacks, the locks that they wait for, and who holds these.
+
+mod findings;
+mod graph;
+mod what;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use rayon::prelude::*;
+
+use super::cpus::Registers;
+use super::parts::{Clock, Context, Part};
+use super::tasks as words;
+use crate::addr::KVirtAddr;
+use crate::kernel::lock::{Candidate, LockKind, Locks, Owner, Wait};
+use crate::kernel::task::{State, Task};
+use crate::kernel::variable::Variables;
+use crate::report::{Address, Blocked, BlockedGroup, Blocker, Frame, Lock, WaitEdge};
+use graph::Graph;
+
+/// Pids that a group names.
+const PIDS: usize = 64;
+/// Functions that a group names.
+const SYMBOLS: usize = 24;
+/// How often those who hold a lock are asked what they wait for themselves: a chain through tasks that are not in D.
+const ROUNDS: usize = 64;
+/// Who waits for less is no news, in seconds.
+const NEWS: f64 = 10.0;
+/// `kernel.hung_task_timeout_secs` where it can't be read.
+const HUNG: f64 = 120.0;
+
+/// One task that waits.
+struct Waiting<'a> {
+    task: &'a Task,
+    symbols: Vec<String>,
+    why: what::Wait,
+    wait: Option<Wait>,
+    owner: Option<&'a Task>,
+    sure: bool,
+    /// The name of the lock.
+    name: Option<String>,
+}
+
+impl Waiting<'_> {
+    fn seconds(&self) -> f64 {
+        self.task.not_run_ns.map_or(0.0, |ns| std::time::Duration::from_nanos(ns).as_secs_f64())
+    }
+
+    fn kind(&self) -> &'static str {
+        self.wait.as_ref().map_or_else(|| self.why.kind(), |wait| wait.kind.name())
+    }
+
+    /// `mutex lab_mutex_a (0x…)`.
+    fn lock_words(&self) -> String {
+        match (&self.wait, &self.name) {
+            (Some(wait), Some(name)) => format!("{} {name} ({})", wait.kind.name(), wait.lock),
+            (Some(wait), None) => format!("{} at {}", wait.kind.name(), wait.lock),
+            (None, _) => self.why.text().unwrap_or_else(|| "something that its stack does not tell".into()),
+        }
+    }
+
+    /// A person's words for what it waits for.
+    fn what(&self) -> Option<String> {
+        self.why.text()
+    }
+}
+
+/// All that was found out.
+struct Waits<'a> {
+    waiting: Vec<Waiting<'a>>,
+    graph: Graph,
+    registers: Registers,
+    hung_s: f64,
+}
+
+/// The analysis.
+pub(super) fn run(context: &Context<'_>, clock: &Clock) -> Part {
+    if context.tasks.tasks.is_empty() {
+        let mut part = Part::default();
+        part.skip("blocked", "it needs the tasks, and none could be read");
+        return part;
+    }
+    let (waits, stopped) = find(context, clock);
+    let blocked = section(context, &waits);
+    let findings = findings::all(context, &waits, &blocked);
+    let mut part = Part::new(move |report| report.blocked = Some(blocked));
+    part.findings = findings;
+    if stopped {
+        part.stopped("blocked");
+    }
+    let unread = waits.waiting.iter().filter(|waiting| waiting.symbols.is_empty()).count();
+    if unread > 0 {
+        part.skip(
+            "blocked",
+            format!("the stacks of {unread} blocked tasks can't be read, so what they wait for is not known"),
+        );
+    }
+    part
+}
+
+fn find<'a>(context: &Context<'a>, clock: &Clock) -> (Waits<'a>, bool) {
+    let handed_over = context.kernel.two_kernels().and_then(|two| two.handed_over.as_ref());
+    let notes = handed_over.map_or(context.subject.cpus.as_slice(), |crashed| &crashed.registers);
+    let registers = Registers::assign(notes, Some(context.tasks));
+    let (symbols, types) = (&context.description.symbols, &context.description.types);
+    let mut locks = Locks::new(context.memory, symbols, types, context.tasks, context.limits);
+    let known: HashMap<Address, &[Frame]> = context
+        .report
+        .tasks
+        .iter()
+        .filter(|task| !task.backtrace.is_empty())
+        .filter_map(|task| Some((task.kaddr?, task.backtrace.as_slice())))
+        .collect();
+    let mut waiting: Vec<Waiting<'a>> = Vec::new();
+    let mut graph = Graph::default();
+    let mut seen: BTreeSet<KVirtAddr> = BTreeSet::new();
+    let is_blocked = |task: &&Task| task.letter() == 'D' && task.running_on.is_none();
+    let mut next: Vec<&Task> = context.tasks.tasks.iter().filter(is_blocked).collect();
+    let mut stopped = false;
+    for round in 0..ROUNDS {
+        seen.extend(next.iter().map(|task| task.kaddr));
+        let asked: Vec<(&Task, Vec<String>, what::Wait, Vec<Candidate>)> = next
+            .par_iter()
+            .filter(|_| !clock.is_spent())
+            .map(|task| {
+                let task: &'a Task = task;
+                let names = symbols_of(context, task, &registers, &known);
+                let why = what::tell(names.iter().map(String::as_str));
+                // Who merely sleeps and is asked because it holds a lock is no waiter by a queue of its own.
+                let asks = round == 0 || why.block.is_some();
+                let candidates = if asks { locks.candidates(task, why.locks()) } else { Vec::new() };
+                (task, names, why, candidates)
+            })
+            .collect();
+        stopped |= asked.len() < next.len();
+        let mut owners: BTreeMap<KVirtAddr, &Task> = BTreeMap::new();
+        for (task, names, why, candidates) in asked {
+            let wait = locks.settle(task, &candidates, why.locks());
+            if round > 0 && wait.is_none() {
+                continue;
+            }
+            let (owner, sure) = owner(context, wait.as_ref());
+            if let Some(owner) = owner {
+                graph.add(task.kaddr, owner.kaddr);
+                if !seen.contains(&owner.kaddr) && owner.running_on.is_none() {
+                    owners.insert(owner.kaddr, owner);
+                }
+            }
+            let name = wait.as_ref().and_then(|wait| name_of(context, wait));
+            waiting.push(Waiting { task, symbols: names, why, wait, owner, sure, name });
+        }
+        next = owners.into_values().collect();
+        if next.is_empty() {
+            break;
+        }
+    }
+    waiting.sort_by(|a, b| b.seconds().total_cmp(&a.seconds()).then(a.task.pid.cmp(&b.task.pid)));
+    let hung_s = hung_timeout(context);
+    (Waits { waiting, graph, registers, hung_s }, stopped)
+}
+
+/// When the kernel itself calls a task hung; with the detector off, its usual value.
+fn hung_timeout(context: &Context<'_>) -> f64 {
+    let variables = Variables::new(context.memory, &context.description.symbols);
+    let seconds = variables.u64("sysctl_hung_task_timeout_secs").ok().and_then(|s| u32::try_from(s).ok());
+    seconds.filter(|s| *s > 0).map_or(HUNG, f64::from)
+}
+
+fn owner<'a>(context: &Context<'a>, wait: Option<&Wait>) -> (Option<&'a Task>, bool) {
+    match wait.map(|wait| wait.owner) {
+        Some(Owner::Task(at)) => (context.tasks.at(at), true),
+        // One of several, and it may have let go: for a writer that waits it is a hint, no more.
+        Some(Owner::Readers(Some(at))) => (context.tasks.at(at), false),
+        Some(Owner::Untold | Owner::Nobody) => (None, true),
+        _ => (None, false),
+    }
+}
+
+/// The functions that a task is in, as far as they are sure.
+fn symbols_of(
+    context: &Context<'_>,
+    task: &Task,
+    registers: &Registers,
+    known: &HashMap<Address, &[Frame]>,
+) -> Vec<String> {
+    let own;
+    let frames: &[Frame] = match known.get(&Address(task.kaddr.0)) {
+        Some(frames) => frames,
+        None => {
+            own = words::backtrace(task, registers, context.unwinder).0;
+            &own
+        }
+    };
+    let sure = frames.iter().filter(|frame| frame.sure && !frame.inlined);
+    sure.take(SYMBOLS).map(|frame| frame.symbol.clone().unwrap_or_else(|| "?".into())).collect()
+}
+
+/// The symbol of a lock that is a variable, or part of one.
+fn name_of(context: &Context<'_>, wait: &Wait) -> Option<String> {
+    let found = context.description.symbols.at(wait.lock)?;
+    let inside = found.symbol.size.is_none_or(|size| found.offset < size.max(1));
+    // What is on a task's stack, or in a slab, is no variable; a symbol without a length could be far before it.
+    if !inside || found.offset > 1 << 16 {
+        return None;
+    }
+    let module = found.symbol.module.as_deref().map(|name| format!(" [{name}]")).unwrap_or_default();
+    let offset = if found.offset > 0 { format!("+{:#x}", found.offset) } else { String::new() };
+    Some(format!("{}{offset}{module}", found.symbol.name))
+}
+
+fn section(context: &Context<'_>, waits: &Waits<'_>) -> Blocked {
+    let edges = waits.waiting.iter().map(|waiting| WaitEdge {
+        waiter: i64::from(waiting.task.pid),
+        lock: Lock {
+            kind: waiting.kind().to_owned(),
+            kaddr: waiting.wait.as_ref().map(|wait| Address(wait.lock.0)),
+            name: waiting.name.clone(),
+        },
+        owner: waiting.owner.map(|owner| i64::from(owner.pid)),
+        sure: waiting.wait.is_some() && waiting.sure,
+        what: waiting.what(),
+    });
+    let pid = |at: &KVirtAddr| context.tasks.at(*at).map(|task| i64::from(task.pid));
+    let cycles = waits.graph.cycles().iter().map(|circle| circle.iter().filter_map(pid).collect()).collect();
+    let blockers: Vec<Blocker> =
+        waits.graph.roots().iter().filter_map(|root| blocker(context, waits, root)).collect();
+    Blocked {
+        groups: groups(&waits.waiting),
+        edges: edges.collect(),
+        roots: blockers.iter().map(|blocker| blocker.pid).collect(),
+        cycles,
+        blockers,
+    }
+}
+
+fn blocker(context: &Context<'_>, waits: &Waits<'_>, root: &graph::Root) -> Option<Blocker> {
+    let task = context.tasks.at(root.task)?;
+    let mut symbols = symbols_of(context, task, &waits.registers, &HashMap::new());
+    if symbols.iter().any(|name| !what::is_scheduler(name)) {
+        symbols.retain(|name| !what::is_scheduler(name));
+    }
+    Some(Blocker {
+        pid: i64::from(task.pid),
+        comm: Some(task.comm.clone()),
+        state: Some(task.letter().to_string()),
+        direct: root.direct,
+        all: root.all,
+        symbols,
+    })
+}
+
+fn groups(waiting: &[Waiting<'_>]) -> Vec<BlockedGroup> {
+    let mut groups: Vec<BlockedGroup> = Vec::new();
+    let mut places: HashMap<(&[String], bool), usize> = HashMap::new();
+    for one in waiting.iter().filter(|one| one.task.letter() == 'D') {
+        let killable = !one.task.state.is_some_and(State::is_unkillable);
+        let pid = i64::from(one.task.pid);
+        let key = (one.symbols.as_slice(), killable);
+        let place = places.get(&key).copied().filter(|_| !one.symbols.is_empty());
+        if let Some(group) = place.and_then(|place| groups.get_mut(place)) {
+            group.count = group.count.saturating_add(1);
+            if group.pids.len() < PIDS {
+                group.pids.push(pid);
+            }
+            continue;
+        }
+        places.insert(key, groups.len());
+        groups.push(BlockedGroup {
+            pids: vec![pid],
+            count: 1,
+            state: one.task.letter().to_string(),
+            killable,
+            oldest_s: one.task.not_run_ns.map(|_| one.seconds()),
+            symbols: one.symbols.clone(),
+            what: one.what(),
+        });
+    }
+    groups
+}
+
+/// The kinds whose owner tells who holds them.
+fn has_owner(kind: LockKind) -> bool {
+    matches!(kind, LockKind::Mutex | LockKind::RwSem | LockKind::RtMutex)
+}
