@@ -82,7 +82,11 @@ pub fn read(reader: Reader<'_, '_>) -> Option<Bpf> {
     let layouts = || {
         let (types, text) = (reader.types, |why: crate::sym::btf::TypeError| why.to_string());
         let idr = idr::Layout::new(types).map_err(text)?;
-        Ok::<_, String>((idr, Layout::<Program>::new(types).map_err(text)?, Layout::<Aux>::new(types).map_err(text)?))
+        Ok::<_, String>((
+            idr,
+            Layout::<Program>::new(types).map_err(text)?,
+            Layout::<Aux>::new(types).map_err(text)?,
+        ))
     };
     let (idr, objects, auxes) = match layouts() {
         Ok(layouts) => layouts,

@@ -167,7 +167,8 @@ fn descriptors(reader: Reader<'_, '_>, gaps: &mut Vec<Gap>) -> Result<Vec<(u64, 
         };
         return Ok(walk.items.into_iter().filter_map(pointer).collect());
     }
-    let array = reader.symbols.symbol("irq_desc").ok_or("no symbol of the interrupts' descriptors is known")?;
+    let array =
+        reader.symbols.symbol("irq_desc").ok_or("no symbol of the interrupts' descriptors is known")?;
     let size = reader.types.structure("irq_desc").map_err(|why| why.to_string())?.size();
     let room = array.size.ok_or("the size of the array irq_desc is not known")?;
     let count = room.checked_div(size).unwrap_or_default();

@@ -66,7 +66,8 @@ pub fn read(reader: Reader<'_, '_>) -> Livepatches {
             return found;
         }
     };
-    let moving = reader.symbols.address("klp_transition_patch").and_then(|at| reader.memory.read_ptr(at).ok());
+    let moving =
+        reader.symbols.address("klp_transition_patch").and_then(|at| reader.memory.read_ptr(at).ok());
     let walk = list::walk(reader.memory, head, MOST);
     note_end(&mut found.gaps, "livepatches", &walk.end);
     for node in walk.items {

@@ -53,16 +53,8 @@ const TABLE: &[Row] = &[
     ("kernel.hung_task_timeout_secs", &["sysctl_hung_task_timeout_secs"], Form::Long),
     ("kernel.hung_task_warnings", &["sysctl_hung_task_warnings"], Form::Int),
     ("kernel.watchdog", &["watchdog_user_enabled"], Form::Int),
-    (
-        "kernel.nmi_watchdog",
-        &["watchdog_hardlockup_user_enabled", "nmi_watchdog_user_enabled"],
-        Form::Int,
-    ),
-    (
-        "kernel.soft_watchdog",
-        &["watchdog_softlockup_user_enabled", "soft_watchdog_user_enabled"],
-        Form::Int,
-    ),
+    ("kernel.nmi_watchdog", &["watchdog_hardlockup_user_enabled", "nmi_watchdog_user_enabled"], Form::Int),
+    ("kernel.soft_watchdog", &["watchdog_softlockup_user_enabled", "soft_watchdog_user_enabled"], Form::Int),
     ("kernel.watchdog_thresh", &["watchdog_thresh"], Form::Int),
     ("kernel.sysrq", &["sysrq_enabled"], Form::Int),
     ("kernel.threads-max", &["max_threads"], Form::Int),
@@ -178,7 +170,8 @@ fn pid_max(reader: Reader<'_, '_>, found: &mut Settings) {
 fn console(reader: Reader<'_, '_>, found: &mut Settings) {
     let Some(at) = reader.symbols.address("console_printk") else { return };
     let level = |number: u64| {
-        let place = at.checked_add(number.saturating_mul(4)).ok_or("it is at the end of the address space")?;
+        let place =
+            at.checked_add(number.saturating_mul(4)).ok_or("it is at the end of the address space")?;
         let level = reader.memory.read_u32(place).map_err(|why| why.to_string())?;
         Ok::<_, String>(level.cast_signed().to_string())
     };

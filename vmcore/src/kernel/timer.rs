@@ -110,7 +110,8 @@ pub struct Timers {
 #[must_use]
 pub fn read(reader: Reader<'_, '_>) -> Timers {
     let mut found = Timers::default();
-    found.cpus = reader.per_cpu.possible().iter().map(|cpu| CpuTimers { cpu: *cpu, ..CpuTimers::default() }).collect();
+    found.cpus =
+        reader.per_cpu.possible().iter().map(|cpu| CpuTimers { cpu: *cpu, ..CpuTimers::default() }).collect();
     if let Err(why) = wheels(reader, &mut found) {
         note(&mut found.gaps, "the timer wheels", why);
     }
@@ -136,7 +137,10 @@ fn wheels(reader: Reader<'_, '_>, found: &mut Timers) -> Result<(), String> {
     for cpu in &mut found.cpus {
         let Ok(own) = reader.per_cpu.address(start, cpu.cpu) else { continue };
         for number in 0..count {
-            let Some(at) = bases.size().checked_mul(u64::from(number)).and_then(|o| own.checked_add(o)) else { continue };
+            let Some(at) = bases.size().checked_mul(u64::from(number)).and_then(|o| own.checked_add(o))
+            else {
+                continue;
+            };
             let base = match bases.read(reader.memory, at) {
                 Ok(base) => base,
                 Err(why) => {
@@ -147,7 +151,9 @@ fn wheels(reader: Reader<'_, '_>, found: &mut Timers) -> Result<(), String> {
             cpu.clocks.push(base.clk);
             let what = format!("timers of CPU {}", cpu.cpu);
             for chain in 0..u64::from(chains) {
-                let Some(head) = chain.checked_mul(8).and_then(|o| base.vectors.0.checked_add(o)) else { break };
+                let Some(head) = chain.checked_mul(8).and_then(|o| base.vectors.0.checked_add(o)) else {
+                    break;
+                };
                 let left = reader.limits.walk_items.saturating_sub(cpu.timers.len());
                 let walk = hlist::walk(reader.memory, head, Flavour::Plain, left);
                 note_end(&mut found.gaps, &what, &walk.end);

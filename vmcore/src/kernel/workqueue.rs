@@ -156,7 +156,9 @@ impl WorkQueues {
     /// The worker that a task is, and its pool.
     #[must_use]
     pub fn worker_of(&self, task: KVirtAddr) -> Option<(&WorkerPool, &Worker)> {
-        self.pools.iter().find_map(|pool| Some((pool, pool.workers.iter().find(|worker| worker.task == task)?)))
+        self.pools
+            .iter()
+            .find_map(|pool| Some((pool, pool.workers.iter().find(|worker| worker.task == task)?)))
     }
 
     /// The worker that runs a piece of work.
@@ -236,13 +238,8 @@ impl<'a, 'm> Each<'a, 'm> {
                 }
             };
             let what = format!("workqueue {}", queue.name);
-            let mut read = WorkQueue {
-                name: queue.name,
-                kaddr,
-                flags: queue.flags,
-                active: 0,
-                inactive: Vec::new(),
-            };
+            let mut read =
+                WorkQueue { name: queue.name, kaddr, flags: queue.flags, active: 0, inactive: Vec::new() };
             let parts = reader.list(queue.pwqs.0, inside, MOST);
             note_end(&mut found.gaps, &what, &parts.end);
             for part in parts.items {
@@ -253,7 +250,9 @@ impl<'a, 'm> Each<'a, 'm> {
                         let waiting = self.works(own.waiting.0, &what, &mut found.gaps);
                         read.inactive.extend(waiting.0);
                     }
-                    Ok(own) => note(&mut found.gaps, &what, format!("its part at {part} is that of {}", own.wq)),
+                    Ok(own) => {
+                        note(&mut found.gaps, &what, format!("its part at {part} is that of {}", own.wq))
+                    }
                     Err(why) => note(&mut found.gaps, &what, why),
                 }
             }
@@ -306,7 +305,13 @@ impl<'a, 'm> Each<'a, 'm> {
                             function: worker.function,
                             queue: self.names.get(&worker.queue).cloned(),
                         });
-                        read.workers.push(Worker { kaddr: at, id: worker.id, task: worker.task, current, scheduled });
+                        read.workers.push(Worker {
+                            kaddr: at,
+                            id: worker.id,
+                            task: worker.task,
+                            current,
+                            scheduled,
+                        });
                     }
                     Err(why) => note(&mut found.gaps, &what, why),
                 }

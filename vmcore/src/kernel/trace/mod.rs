@@ -44,7 +44,6 @@ view! {
         commit: KVirtAddr = ["commit_page"],
         reader: KVirtAddr = ["reader_page"],
         pages: Maybe<u64> = ["nr_pages"],
-        entries: Maybe<u64> = ["entries"],
         overrun: Maybe<u64> = ["overrun"],
     }
 }
@@ -127,7 +126,8 @@ fn rings(
     most: usize,
 ) -> Result<(), String> {
     let of = reader.types.structure("trace_array").map_err(|why| why.to_string())?;
-    let inside = of.member_of(&["array_buffer.buffer", "trace_buffer.buffer"]).map_err(|why| why.to_string())?;
+    let inside =
+        of.member_of(&["array_buffer.buffer", "trace_buffer.buffer"]).map_err(|why| why.to_string())?;
     let at = root.checked_add(inside.offset()).ok_or("it is at the end of the address space")?;
     let buffer = reader.memory.read_ptr(at).map_err(|why| why.to_string())?;
     if buffer.is_null() {
@@ -209,7 +209,11 @@ impl<'a, 'm> Ring<'a, 'm> {
         let (mut page_at, mut skip_read) = (ring.reader, true);
         loop {
             if !seen.insert(page_at) || seen.len() > limit {
-                note(&mut found.gaps, &format!("the trace of CPU {cpu}"), "its ring does not come to its end");
+                note(
+                    &mut found.gaps,
+                    &format!("the trace of CPU {cpu}"),
+                    "its ring does not come to its end",
+                );
                 break;
             }
             let page = match self.pages.read(memory, page_at) {
