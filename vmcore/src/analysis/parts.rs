@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::subject::Subject;
 use super::triage::{LEFT_OUT, Options, Section, Steps};
+use super::{irqs, settings, timers, trace, workqueues};
 use crate::kernel::describe::Description;
 use crate::kernel::percpu::PerCpu;
 use crate::kernel::printk::KernelLog;
@@ -99,6 +100,11 @@ struct Analysis {
 const ANALYSES: &[Analysis] = &[
     Analysis { section: Section::Blocked, run: super::blocked::run },
     Analysis { section: Section::RunQueues, run: super::lockup::run },
+    Analysis { section: Section::Irqs, run: irqs::run },
+    Analysis { section: Section::WorkQueues, run: workqueues::run },
+    Analysis { section: Section::Timers, run: timers::run },
+    Analysis { section: Section::Settings, run: settings::run },
+    Analysis { section: Section::Trace, run: trace::run },
 ];
 
 /// Runs those that are wanted, and puts their parts into the report.

@@ -3,6 +3,7 @@
 //! [`Kernel::open`] never fails: what can't be had is a [`Gap`] with its reason, and everything else is there.
 
 mod address_space;
+pub mod bpf;
 mod cgroup;
 mod cmdline;
 pub mod cpu;
@@ -11,7 +12,9 @@ pub mod describe;
 pub mod hints;
 pub mod hlist;
 pub mod idr;
+pub mod irq;
 pub mod list;
+pub mod livepatch;
 pub mod llist;
 pub mod lock;
 pub mod machine;
@@ -23,18 +26,23 @@ mod pid;
 pub mod printk;
 pub mod rbtree;
 pub mod rcu;
+pub mod reader;
 pub mod resource;
 pub mod runqueue;
 pub mod scan;
+pub mod sysctl;
 pub mod taint;
 pub mod task;
 pub mod time;
+pub mod timer;
+pub mod trace;
 pub mod two_kernels;
 pub mod uts;
 pub mod value;
 pub mod variable;
 pub mod walk;
 mod window;
+pub mod workqueue;
 pub mod xarray;
 
 use std::fmt;

@@ -79,17 +79,6 @@ pub struct Mount {
     pub options: Option<String>,
 }
 
-/// An interrupt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Irq {
-    /// Its number.
-    pub irq: u64,
-    /// Its handlers' names.
-    pub name: Option<String>,
-    /// How often it came.
-    pub count: Option<u64>,
-}
-
 /// A block device's queue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BlockQueue {
@@ -110,15 +99,4 @@ pub struct NetDevice {
     pub up: Option<bool>,
     /// Its addresses.
     pub addresses: Vec<String>,
-}
-
-/// A workqueue.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkQueue {
-    /// Its name.
-    pub name: String,
-    /// Work that waits.
-    pub pending: Option<u64>,
-    /// Work that runs.
-    pub active: Option<u64>,
 }

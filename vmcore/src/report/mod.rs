@@ -8,22 +8,28 @@
 //! Addresses are strings `"0x…"` ([`Address`]), times are seconds as numbers, sizes are bytes.
 
 mod address;
+mod devices;
 mod finding;
 mod host;
 mod identity;
 mod info;
+mod kernel_work;
 mod state;
 mod waits;
 
 pub use address::Address;
+pub use devices::{Bpf, BpfProgram, Irq, Livepatch, Setting, Trace, TraceEvent};
 pub use finding::{Confidence, Finding, Severity};
-pub use host::{BlockQueue, Irq, KernelModule, Memory, Mount, NetDevice, SlabCache, WorkQueue};
+pub use host::{BlockQueue, KernelModule, Memory, Mount, NetDevice, SlabCache};
 pub use identity::{Completeness, DumpInfo, KernelInfo, Symbols, Taint};
 pub use info::{FrameRange, INFO_SCHEMA, Info, NoteCount, SplitPart, SplitSet};
+pub use kernel_work::{CpuTimers, PendingTimer, Work, WorkQueue, Worker, WorkerPool};
 pub use state::{
     Blocked, Cpu, Frame, FrameTrust, Lock, LogLine, LogReport, Panic, PanicKind, Task, TaskRef, WaitEdge,
 };
 pub use waits::{BlockedGroup, Blocker, RunQueue};
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +84,24 @@ pub struct Report {
     pub workqueues: Vec<WorkQueue>,
     /// The run queues, one a CPU.
     pub runqueues: Vec<RunQueue>,
+    /// The pools of workers, by their numbers.
+    #[serde(default)]
+    pub worker_pools: Vec<WorkerPool>,
+    /// The timers that waited, one entry a CPU.
+    #[serde(default)]
+    pub timers: Vec<CpuTimers>,
+    /// Settings that matter for a crash, by their names.
+    #[serde(default)]
+    pub settings: BTreeMap<String, Setting>,
+    /// The loaded BPF programs.
+    #[serde(default)]
+    pub bpf: Option<Bpf>,
+    /// The livepatches.
+    #[serde(default)]
+    pub livepatches: Vec<Livepatch>,
+    /// The last events of the trace buffer.
+    #[serde(default)]
+    pub trace: Option<Trace>,
     /// The kernel log.
     pub log: LogReport,
     /// What is worth a person's attention, worst first.
@@ -158,6 +182,12 @@ impl Report {
             net: Vec::new(),
             workqueues: Vec::new(),
             runqueues: Vec::new(),
+            worker_pools: Vec::new(),
+            timers: Vec::new(),
+            settings: BTreeMap::new(),
+            bpf: None,
+            livepatches: Vec::new(),
+            trace: None,
             log: LogReport::default(),
             findings: Vec::new(),
             not_looked_at: Vec::new(),

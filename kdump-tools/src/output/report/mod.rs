@@ -1,6 +1,7 @@
 //! A triage report for a person: the verdict first, and all of it on a screen. What was asked for by name is shown in full.
 
 mod blocked;
+mod devices;
 mod frames;
 mod modules;
 mod tasks;
@@ -164,6 +165,11 @@ impl Page {
             Section::Modules => self.module_table(report),
             Section::Blocked => self.whole_blocked(report),
             Section::RunQueues => self.run_queues(report),
+            Section::Irqs => self.irq_table(report),
+            Section::WorkQueues => self.workqueue_table(report),
+            Section::Timers => self.timer_table(report),
+            Section::Settings => self.settings_table(report),
+            Section::Trace => self.trace_events(report),
             // The facts at the top are all of it, and a part without words of its own has none to add.
             _ => String::new(),
         }
