@@ -23,6 +23,7 @@ const ORDER: &[&[&str]] = &[
     &["kernel"],
     &["unwind"],
     &["report"],
+    &["check"],
     &["analysis"],
     &["filter"],
     &["write"],

@@ -217,9 +217,10 @@ impl KdumpMemory {
         self.parts.get(index).map(|part| &*part.source)
     }
 
-    /// The frames of which the bitmaps' cut hides what they are.
-    pub(crate) fn unknown(&self) -> Option<Range<u64>> {
-        (self.frames.unknown > 0).then(|| self.frames.known().min(self.end)..self.end)
+    /// The frames among which the bitmaps' cut hides what some are, and how many of them.
+    pub(crate) fn unknown(&self) -> Option<(Range<u64>, u64)> {
+        let unknown = self.frames.unknown;
+        (unknown > 0).then(|| (self.frames.known().min(self.end)..self.end, unknown))
     }
 
     /// The descriptor of a frame, which leads to bytes that the file has.

@@ -79,12 +79,15 @@ impl Dump {
         ControlFlow::Continue(())
     }
 
-    /// The frames that are lost, as far as they can be told without looking for each of them: ranges, ascending, that
-    /// may hold frames of other states too. Frames whose descriptor leads nowhere are not among them.
-    pub(crate) fn lost_ranges(&self) -> Vec<Range<u64>> {
+    /// The frames that are lost and have no descriptor that a sweep would find: ranges, ascending, and how many of
+    /// each are lost; the others of a range may be anything.
+    pub(crate) fn lost_ranges(&self) -> Box<dyn Iterator<Item = (Range<u64>, u64)> + '_> {
         match &self.memory {
-            Memory::Elf(memory) => memory.lost_frames().collect(),
-            Memory::Kdump(memory) => memory.unknown().into_iter().collect(),
+            Memory::Elf(memory) => Box::new(memory.lost_frames().map(|range| {
+                let count = range.end.saturating_sub(range.start);
+                (range, count)
+            })),
+            Memory::Kdump(memory) => Box::new(memory.unknown().into_iter()),
         }
     }
 

@@ -8,6 +8,7 @@
 //! Addresses are strings `"0x…"` ([`Address`]), times are seconds as numbers, sizes are bytes.
 
 mod address;
+mod check;
 mod finding;
 mod host;
 mod identity;
@@ -15,6 +16,9 @@ mod info;
 mod state;
 
 pub use address::Address;
+pub use check::{
+    BadPages, CHECK_SCHEMA, Check, CheckVerdict, CheckedCodec, CheckedPages, PageFault, PageRun, PagesDigest,
+};
 pub use finding::{Confidence, Finding, Severity};
 pub use host::{BlockQueue, Irq, KernelModule, Memory, Mount, NetDevice, RunQueue, SlabCache, WorkQueue};
 pub use identity::{Completeness, DumpInfo, KernelInfo, Symbols, Taint};
