@@ -8,6 +8,7 @@
 //! - [`addr`] has the typed addresses, [`error`] says why a file can't be opened and why a page is not there.
 //! - [`sym`] has the kernel's own symbols and types, read from the dump itself; [`kernel::describe`] brings them together.
 //! - [`mod@check`] decodes every page and says which are bad.
+//! - [`distill`] plans which frames are enough for the analyses.
 //! - [`unwind`] has the stacks of tasks and CPUs.
 //! - [`source`] has bytes at an offset, [`format`](mod@format) what each format says of itself, [`raw`] the layouts.
 //!
@@ -60,6 +61,7 @@
 pub mod addr;
 pub mod analysis;
 pub mod check;
+pub mod distill;
 pub mod error;
 pub mod format;
 pub mod kernel;

@@ -25,6 +25,7 @@ const ORDER: &[&[&str]] = &[
     &["report"],
     &["check"],
     &["analysis"],
+    &["distill"],
     &["filter"],
     &["write"],
 ];
