@@ -287,12 +287,7 @@ impl State {
         }
     }
 
-    fn finish(
-        mut self,
-        dump: &Dump,
-        options: CheckOptions,
-        interrupted: bool,
-    ) -> Checked {
+    fn finish(mut self, dump: &Dump, options: CheckOptions, interrupted: bool) -> Checked {
         let state = dump.completeness();
         let [lost, corrupt, unreadable] = self.faults;
         let pages = CheckedPages {
@@ -312,8 +307,7 @@ impl State {
             stored_bytes: tally.stored_bytes,
         });
         let whole = options.digest && corrupt == 0 && unreadable == 0 && !interrupted;
-        let digest =
-            whole.then(|| PagesDigest { sha256: hex(&self.digest.finalize()), pages: self.decoded });
+        let digest = whole.then(|| PagesDigest { sha256: hex(&self.digest.finalize()), pages: self.decoded });
         let incomplete = !state.is_complete();
         Checked { pages, codecs: codecs.collect(), bad, digest, interrupted, incomplete }
     }

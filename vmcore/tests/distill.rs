@@ -75,7 +75,10 @@ fn differences(a: &Value, b: &Value, at: &str, found: &mut Vec<String>) {
             a.iter().for_each(|(key, value)| differences(value, &b[key], &format!("{at}/{key}"), found));
         }
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
-            a.iter().zip(b).enumerate().for_each(|(n, (a, b))| differences(a, b, &format!("{at}/{n}"), found));
+            a.iter()
+                .zip(b)
+                .enumerate()
+                .for_each(|(n, (a, b))| differences(a, b, &format!("{at}/{n}"), found));
         }
         _ if a != b => found.push(format!("{at}: {a} is not {b}")),
         _ => {}

@@ -260,8 +260,7 @@ impl<'a> Closure<'a> {
         let variables = Variables::new(self.memory, &self.description.symbols);
         let base = variables.u64("vmemmap_base").ok().filter(|base| *base != 0)?;
         let told = self.kernel.vmcoreinfo().size("page");
-        let size =
-            told.or_else(|| self.description.types.structure("page").ok().map(|page| page.size()))?;
+        let size = told.or_else(|| self.description.types.structure("page").ok().map(|page| page.size()))?;
         (size > 0 && size < 4096).then_some((KVirtAddr(base), size))
     }
 
@@ -327,8 +326,10 @@ impl<'a> Closure<'a> {
                 (Some((value, at)), _) => {
                     let kind = page.checked_add(at).and_then(|at| self.memory.read_u32(at).ok());
                     // Compared as the kernel's dump tools do: 32 bits, the lower ones may count.
-                    kind.is_some_and(|kind| i64::from(kind.cast_signed()) == value
-                        || kind >> 24 == u32::try_from(value & 0xffff_ffff).unwrap_or(0) >> 24)
+                    kind.is_some_and(|kind| {
+                        i64::from(kind.cast_signed()) == value
+                            || kind >> 24 == u32::try_from(value & 0xffff_ffff).unwrap_or(0) >> 24
+                    })
                 }
                 (None, Some(flag)) => number(flags_at).is_some_and(|flags| flags & flag != 0),
                 (None, None) => false,

@@ -120,13 +120,7 @@ impl Plan {
 
 /// Runs the analyses of `dump` and plans which frames are kept. Where `cancel` is asked for, the plan is not whole.
 #[must_use]
-pub fn plan(
-    dump: &Dump,
-    level: Level,
-    options: &Options,
-    progress: &dyn Progress,
-    cancel: &Cancel,
-) -> Plan {
+pub fn plan(dump: &Dump, level: Level, options: &Options, progress: &dyn Progress, cancel: &Cancel) -> Plan {
     let recorder = Recorder::new(dump);
     let subject = Subject { memory: &recorder, ..Subject::new(dump) };
     let report = triage(&subject, options, progress, cancel);

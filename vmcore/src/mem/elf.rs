@@ -65,9 +65,9 @@ impl ElfMemory {
 
     /// The frames of the ranges that are lost, ascending.
     pub(crate) fn lost_frames(&self) -> impl Iterator<Item = Range<u64>> + '_ {
-        self.segments.lost().map(|bytes| {
-            self.pfn(bytes.start).0..self.pfn(bytes.end.saturating_sub(1)).0.saturating_add(1)
-        })
+        self.segments
+            .lost()
+            .map(|bytes| self.pfn(bytes.start).0..self.pfn(bytes.end.saturating_sub(1)).0.saturating_add(1))
     }
 
     /// Fills `buf` from the file, with as few reads as the ranges allow.
