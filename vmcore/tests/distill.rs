@@ -94,8 +94,20 @@ fn same(a: &Value, b: &Value, what: &str) {
 }
 
 fn tell(name: &str, level: Level, plan: &Plan, dump: &Dump) {
-    let bytes = plan.count() * dump.page_size();
-    eprintln!("{name} {}: {} frames, {:.1} MiB", level.name(), plan.count(), bytes as f64 / 1048576.0);
+    let mib = |bytes: u64| bytes as f64 / 1_048_576.0;
+    let mut page = vec![0; dump.page_size() as usize];
+    let runs = plan.frames.iter().flat_map(|(first, count)| (first.0..first.0 + count).map(Pfn));
+    let mut packed = 0;
+    for pfn in runs {
+        dump.read_frame(pfn, &mut page).unwrap();
+        packed += zstd::bulk::compress(&page, 3).unwrap().len().min(page.len()) as u64;
+    }
+    let (raw, packed) = (mib(plan.count() * dump.page_size()), mib(packed));
+    eprintln!(
+        "{name} {}: {} frames, {raw:.1} MiB, {packed:.1} MiB in zstd pages",
+        level.name(),
+        plan.count()
+    );
     for (reason, frames) in &plan.why {
         eprintln!("    {frames:>6} {}", reason.name());
     }

@@ -10,7 +10,7 @@ use crate::kernel::value::{Slot, read_number};
 use crate::kernel::variable::Variables;
 use crate::kernel::{Kernel, task};
 use crate::limits::Limits;
-use crate::mem::{PhysicalMemory, Recorder};
+use crate::mem::{PageState, PhysicalMemory, Recorder};
 use crate::progress::Cancel;
 use crate::xlat::KernelMemory;
 
@@ -25,10 +25,13 @@ const LARGEST_STACK: u64 = 64 << 10;
 /// Open files of one task that are looked at.
 const FILES: u64 = 1 << 16;
 
-/// The kernel's pieces of data that readers look into by name: from one symbol to another.
+/// The kernel's pieces of data that readers look into by name: from one symbol to another. What lies from
+/// `__init_begin` to `__init_end` was given back after boot.
 const DATA: &[(&str, &str)] = &[
     ("__start_rodata", "__end_rodata"),
-    ("_sdata", "_end"),
+    ("_sdata", "_edata"),
+    ("_sdata", "__init_begin"),
+    ("__bss_start", "_end"),
     ("__start_orc_unwind_ip", "__stop_orc_unwind_ip"),
     ("__start_orc_unwind", "__stop_orc_unwind"),
     ("orc_lookup", "orc_lookup_end"),
@@ -61,9 +64,12 @@ impl<'a> Closure<'a> {
         Self { recorder, memory, kernel, description, limits, cancel, noted: 0, why, gaps }
     }
 
-    /// Counts the frames that were touched since the last reason.
+    /// Counts the frames of the dump that were touched since the last reason.
     pub(super) fn note(&mut self, reason: Reason) {
-        let count = self.recorder.count();
+        let runs = self.recorder.touched();
+        let frames = runs.flat_map(|(first, count)| first.0..first.0.saturating_add(count));
+        let there = frames.filter(|pfn| self.recorder.state(Pfn(*pfn)) == PageState::Present);
+        let count = u64::try_from(there.count()).unwrap_or(u64::MAX);
         self.why.insert(reason, count.saturating_sub(self.noted));
         self.noted = count;
     }
