@@ -352,17 +352,17 @@ impl Runs {
 
 /// Adds what is lost without a descriptor.
 fn with_ranges(runs: Runs, lost: impl Iterator<Item = (Range<u64>, u64)>, limit: usize) -> BadPages {
-    let mut ranges = Runs::default();
+    let mut cut_off = Runs::default();
     for (range, pages) in lost.filter(|(range, _)| !range.is_empty()) {
         let last_pfn = range.end.saturating_sub(1);
         // Two ranges can meet in one frame, or be neighbours.
-        if let Some((_, open)) = ranges.open.as_mut().filter(|(end, _)| *end >= range.start) {
+        if let Some((_, open)) = cut_off.open.as_mut().filter(|(end, _)| *end >= range.start) {
             let more = last_pfn.saturating_sub(open.last_pfn);
             open.pages = open.pages.saturating_add(more.min(pages));
             open.last_pfn = open.last_pfn.max(last_pfn);
         } else {
-            ranges.close(limit);
-            ranges.open = Some((
+            cut_off.close(limit);
+            cut_off.open = Some((
                 range.end,
                 PageRun {
                     first_pfn: range.start,
@@ -375,17 +375,17 @@ fn with_ranges(runs: Runs, lost: impl Iterator<Item = (Range<u64>, u64)>, limit:
                 },
             ));
         }
-        if let Some((end, _)) = &mut ranges.open {
+        if let Some((end, _)) = &mut cut_off.open {
             *end = range.end.max(*end);
         }
     }
-    ranges.close(limit);
+    cut_off.close(limit);
     let mut first = runs.first;
-    first.append(&mut ranges.first);
+    first.append(&mut cut_off.first);
     first.sort_by_key(|run| run.first_pfn);
     first.truncate(limit);
-    let last = runs.last.into_iter().chain(ranges.last).max_by_key(|run| run.last_pfn);
-    BadPages { runs: runs.count.saturating_add(ranges.count), first, last }
+    let last = runs.last.into_iter().chain(cut_off.last).max_by_key(|run| run.last_pfn);
+    BadPages { runs: runs.count.saturating_add(cut_off.count), first, last }
 }
 
 fn end_of_group(pfn: Pfn) -> Option<Pfn> {

@@ -12,6 +12,7 @@ use crate::kernel::{Kernel, task};
 use crate::limits::Limits;
 use crate::mem::{PageState, PhysicalMemory, Recorder};
 use crate::progress::Cancel;
+use crate::sym::btf::Struct;
 use crate::xlat::KernelMemory;
 
 /// Nothing that is kept as one piece of virtual memory is larger: the kernel's image is below 1 GiB.
@@ -37,6 +38,9 @@ const DATA: &[(&str, &str)] = &[
     ("orc_lookup", "orc_lookup_end"),
     ("__start_BTF", "__stop_BTF"),
 ];
+
+/// Where a tail page names its head, newest first.
+const HEAD: &[&str] = &["compound_info", "compound_head"];
 
 /// Touches what is wanted, and counts it.
 pub(super) struct Closure<'a> {
@@ -165,7 +169,7 @@ impl<'a> Closure<'a> {
 
     fn tasks(&self, tasks: &[task::Task]) {
         let types = &self.description.types;
-        let size = |name: &str| types.structure(name).ok().map(|structure| structure.size());
+        let size = |name: &str| types.structure(name).ok().map(Struct::size);
         let task = size("task_struct").unwrap_or(STACK);
         let stack = size("thread_union").unwrap_or(STACK).clamp(STACK, LARGEST_STACK);
         let credentials = size("cred").unwrap_or(0);
@@ -187,7 +191,7 @@ impl<'a> Closure<'a> {
     }
 
     fn modules(&self) {
-        let size = self.description.types.structure("module").map_or(0, |structure| structure.size());
+        let size = self.description.types.structure("module").map_or(0, Struct::size);
         for module in self.description.symbols.modules() {
             self.touch(module.kaddr(), size);
             for range in module.ranges() {
@@ -207,7 +211,7 @@ impl<'a> Closure<'a> {
     /// Touches what a pointer of an object points at.
     fn follow(&self, of: &str, object: KVirtAddr, member: &str, target: &str) -> Option<KVirtAddr> {
         let at = self.pointer(of, object, member)?;
-        let bytes = self.description.types.structure(target).map_or(0, |structure| structure.size());
+        let bytes = self.description.types.structure(target).map_or(0, Struct::size);
         self.touch(at, bytes);
         Some(at)
     }
@@ -244,7 +248,7 @@ impl<'a> Closure<'a> {
     }
 
     fn file(&self, file: KVirtAddr) {
-        let bytes = self.description.types.structure("file").map_or(0, |structure| structure.size());
+        let bytes = self.description.types.structure("file").map_or(0, Struct::size);
         self.touch(file, bytes);
         self.follow("file", file, "f_inode", "inode");
         self.follow("file", file, "f_path.mnt", "vfsmount");
@@ -266,8 +270,17 @@ impl<'a> Closure<'a> {
         let variables = Variables::new(self.memory, &self.description.symbols);
         let base = variables.u64("vmemmap_base").ok().filter(|base| *base != 0)?;
         let told = self.kernel.vmcoreinfo().size("page");
-        let size = told.or_else(|| self.description.types.structure("page").ok().map(|page| page.size()))?;
+        let size = told.or_else(|| self.description.types.structure("page").ok().map(Struct::size))?;
         (size > 0 && size < 4096).then_some((KVirtAddr(base), size))
+    }
+
+    /// Where `struct page` has a member: VMCOREINFO tells, and the types do where it does not.
+    fn in_page(&self, told: &str, names: &[&str]) -> Option<u64> {
+        let by_types = || {
+            let page = self.description.types.structure("page").ok()?;
+            page.member_of(names).ok().map(|member| member.offset())
+        };
+        self.kernel.vmcoreinfo().offset(told).or_else(by_types)
     }
 
     /// Touches the `struct page` of each frame that is kept, and that of its head where it is a tail.
@@ -276,7 +289,7 @@ impl<'a> Closure<'a> {
             self.gaps.push("the array of struct page is not found".into());
             return;
         };
-        let head = self.kernel.vmcoreinfo().offset("page.compound_head");
+        let head = self.in_page("page.compound_head", HEAD);
         let runs: Vec<(Pfn, u64)> = self.recorder.touched().collect();
         for (first, count) in runs {
             let Some(at) = first.0.checked_mul(size).and_then(|offset| base.checked_add(offset)) else {
@@ -318,11 +331,12 @@ impl<'a> Closure<'a> {
     fn slab(&self) -> Result<(), String> {
         let info = self.kernel.vmcoreinfo();
         let (base, size) = self.page_array().ok_or("the array of struct page is not found")?;
-        let flags_at = info.offset("page.flags").ok_or("VMCOREINFO does not tell where the flags are")?;
-        let head_at = info.offset("page.compound_head").ok_or("VMCOREINFO does not tell of heads")?;
+        let flags_at = self.in_page("page.flags", &["flags"]).ok_or("no type tells where the flags are")?;
+        let head_at = self.in_page("page.compound_head", HEAD).ok_or("no type tells where the head is")?;
         // Until 6.9 a flag of the page, after that a type of it in the upper bits of `_mapcount`.
         let flag = info.number_u64("PG_slab").and_then(|bit| 1u64.checked_shl(u32::try_from(bit).ok()?));
-        let kind = info.number("PAGE_SLAB_MAPCOUNT_VALUE").zip(info.offset("page._mapcount"));
+        let kind =
+            info.number("PAGE_SLAB_MAPCOUNT_VALUE").zip(self.in_page("page._mapcount", &["_mapcount"]));
         if flag.is_none() && kind.is_none() {
             return Err("VMCOREINFO does not tell how they are marked".into());
         }
