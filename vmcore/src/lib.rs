@@ -7,6 +7,8 @@
 //!   ([`Facts`], [`Completeness`], registers, notes), and is the machine's [`PhysicalMemory`].
 //! - [`addr`] has the typed addresses, [`error`] says why a file can't be opened and why a page is not there.
 //! - [`sym`] has the kernel's own symbols and types, read from the dump itself; [`kernel::describe`] brings them together.
+//! - [`mod@check`] decodes every page and says which are bad.
+//! - [`distill`] plans which frames are enough for the analyses.
 //! - [`unwind`] has the stacks of tasks and CPUs.
 //! - [`source`] has bytes at an offset, [`format`](mod@format) what each format says of itself, [`raw`] the layouts.
 //!
@@ -58,6 +60,8 @@
 
 pub mod addr;
 pub mod analysis;
+pub mod check;
+pub mod distill;
 pub mod error;
 pub mod format;
 pub mod kernel;

@@ -23,7 +23,9 @@ const ORDER: &[&[&str]] = &[
     &["kernel"],
     &["unwind"],
     &["report"],
+    &["check"],
     &["analysis"],
+    &["distill"],
     &["filter"],
     &["write"],
 ];

@@ -3,6 +3,7 @@
 //! To add one: write `cli/<command>.rs` with `Args` (its doc comment is what `--help` shows) and its [`Run`], then
 //! name it in the two lists below. A command that does not exist yet is in neither.
 
+pub mod check;
 pub mod collect;
 pub mod drill;
 pub mod escalate;
@@ -59,6 +60,7 @@ commands! {
     Triage => triage,
     Log => log,
     Info => info,
+    Check => check,
     Collect => collect,
     Pack => pack,
     Verify => verify,

@@ -40,6 +40,11 @@ impl Opened {
         Subject::new(&self.dump)
     }
 
+    /// The dump itself.
+    pub(super) fn dump(&self) -> &Dump {
+        &self.dump
+    }
+
     /// What it is called in messages.
     pub(super) fn name(&self) -> String {
         self.dump.path().display().to_string()

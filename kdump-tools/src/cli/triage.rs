@@ -83,7 +83,7 @@ fn severity(word: &str) -> Result<Severity, String> {
         .ok_or_else(|| "the severities are info, warning, error, critical".to_owned())
 }
 
-fn jobs(word: &str) -> Result<usize, String> {
+pub(super) fn jobs(word: &str) -> Result<usize, String> {
     match word.parse() {
         Ok(n @ 1..=1024) => Ok(n),
         _ => Err("it is a number from 1 to 1024".to_owned()),
@@ -210,7 +210,7 @@ fn unusable(set: &DumpSet, failure: Failure) -> Triaged {
 }
 
 /// Files that are no dumps are counted, and named with `-v`; where a dump can hide is always named.
-fn tell_skipped(context: &Context, skipped: &[Skipped]) {
+pub(super) fn tell_skipped(context: &Context, skipped: &[Skipped]) {
     let (blind, harmless): (Vec<&Skipped>, Vec<&Skipped>) = skipped.iter().partition(|skipped| skipped.blind);
     for skipped in blind {
         context.output.warn(&format!("{} {}", skipped.path.display(), skipped.why));

@@ -2,7 +2,7 @@
 //!
 //! - [`Output`]: the two streams, whether they take colours, and the progress display that must not be torn.
 //! - [`human`]: words for people, such as counts of pages; [`json`]: documents for programs; [`table`]: columns.
-//! - [`dump`], [`info`], [`report`]: a dump and its triage, for a person.
+//! - [`dump`], [`info`], [`mod@check`], [`report`]: a dump and its triage, for a person.
 //! - [`progress`]: one display for many pieces of work, on a terminal only.
 //! - [`mod@escape`]: what came from a dump or a file name does nothing to a terminal.
 //! - [`log`]: what the libraries trace, for `-v`.
@@ -10,6 +10,7 @@
 //!
 //! A reader that closes stdout early (`kdt log vmcore | head`) has what it wanted: that is no error.
 
+pub mod check;
 pub mod color;
 pub mod dump;
 pub mod escape;

@@ -8,6 +8,7 @@
 )]
 
 mod bad_input;
+mod check;
 mod debuginfo;
 mod dumps;
 mod examples;

@@ -1,5 +1,6 @@
 //! Memory of an ELF vmcore: ranges of the file, as they are.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::segments::{Backing, Segments};
@@ -51,6 +52,22 @@ impl ElfMemory {
                 matches!(backing, Backing::File(_)) && left >= self.page_size
             },
         )
+    }
+
+    /// Where the frame lies in the file, if it is there in one piece.
+    pub(crate) fn place(&self, pfn: Pfn) -> Option<u64> {
+        let start = pfn.start(self.page_size)?.0;
+        match self.segments.at(start)?.from(start) {
+            (Backing::File(at), left) if left >= self.page_size => Some(at),
+            _ => None,
+        }
+    }
+
+    /// The frames of the ranges that are lost, ascending.
+    pub(crate) fn lost_frames(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.segments
+            .lost()
+            .map(|bytes| self.pfn(bytes.start).0..self.pfn(bytes.end.saturating_sub(1)).0.saturating_add(1))
     }
 
     /// Fills `buf` from the file, with as few reads as the ranges allow.

@@ -11,6 +11,7 @@ use zerocopy::FromBytes;
 
 use super::bitmap::{Frame, Frames};
 use super::cache::PageCache;
+use super::sweep::Place;
 use super::{PageState, lost_or_io};
 use crate::addr::Pfn;
 use crate::error::PageError;
@@ -66,6 +67,7 @@ pub(crate) struct Survey {
 
 /// A page descriptor, and where.
 struct Located<'a> {
+    index: usize,
     part: &'a Part,
     desc: PageDesc,
     at: u64,
@@ -203,8 +205,26 @@ impl KdumpMemory {
         }
     }
 
-    /// Fills `page`, which is as long as a page, from the file.
-    pub(crate) fn read_frame(&self, pfn: Pfn, page: &mut [u8]) -> Result<(), PageError> {
+    /// Where the stored bytes of a frame are, and how they are stored.
+    pub(crate) fn place(&self, pfn: Pfn) -> Result<Place, PageError> {
+        let (found, codec) = self.find(pfn)?;
+        let (offset, size) = (found.desc.offset.get(), found.desc.size.get());
+        Ok(Place { file: found.index, offset, size: size.into(), codec })
+    }
+
+    /// The file of a [`Place`].
+    pub(crate) fn file(&self, index: usize) -> Option<&dyn ReadAt> {
+        self.parts.get(index).map(|part| &*part.source)
+    }
+
+    /// The frames among which the bitmaps' cut hides what some are, and how many of them.
+    pub(crate) fn unknown(&self) -> Option<(Range<u64>, u64)> {
+        let unknown = self.frames.unknown;
+        (unknown > 0).then(|| (self.frames.known().min(self.end)..self.end, unknown))
+    }
+
+    /// The descriptor of a frame, which leads to bytes that the file has.
+    fn find(&self, pfn: Pfn) -> Result<(Located<'_>, Codec), PageError> {
         let rank = match self.frames.frame(pfn.0) {
             Frame::Hole => return Err(PageError::Hole { pfn }),
             Frame::Excluded => return Err(PageError::Excluded { pfn, level: self.level }),
@@ -214,11 +234,19 @@ impl KdumpMemory {
             }
             Frame::Stored(rank) => rank,
         };
-        let Located { part, desc, at } = self.locate(pfn, rank)?;
-        let codec = part.check(&desc, at, self.page_size).map_err(|fault| match fault {
-            Fault::Lost(why) => PageError::Lost { pfn, why: self.in_part(why, part) },
-            Fault::Corrupt(why) => PageError::Corrupt { pfn, at, why: self.in_part(why, part) },
+        let found = self.locate(pfn, rank)?;
+        let codec = found.part.check(&found.desc, found.at, self.page_size).map_err(|fault| match fault {
+            Fault::Lost(why) => PageError::Lost { pfn, why: self.in_part(why, found.part) },
+            Fault::Corrupt(why) => {
+                PageError::Corrupt { pfn, at: found.at, why: self.in_part(why, found.part) }
+            }
         })?;
+        Ok((found, codec))
+    }
+
+    /// Fills `page`, which is as long as a page, from the file.
+    pub(crate) fn read_frame(&self, pfn: Pfn, page: &mut [u8]) -> Result<(), PageError> {
+        let (Located { part, desc, .. }, codec) = self.find(pfn)?;
         let offset = desc.offset.get();
         let io = |e| lost_or_io(pfn, offset, e, part.source.len());
         let corrupt = |why| PageError::Corrupt { pfn, at: offset, why: self.in_part(why, part) };
@@ -272,7 +300,7 @@ impl KdumpMemory {
                 // Behind a gap of a cut stream more may have arrived: this one is read on its own.
                 let mut one = [0; 24];
                 return match read_exact_at(&*part.source, at, &mut one) {
-                    Ok(()) => Ok(Located { part, desc: zerocopy::transmute!(one), at }),
+                    Ok(()) => Ok(Located { index, part, desc: zerocopy::transmute!(one), at }),
                     Err(e) if NotArrived::find(&e).is_some() => Err(lost(
                         self.in_part(format!("its descriptor, at file offset {at:#x}, never arrived"), part),
                     )),
@@ -295,7 +323,7 @@ impl KdumpMemory {
             .ok()
             .and_then(|within| PageDesc::read_from_prefix(bytes.get(within..)?).ok())
             .ok_or_else(|| lost(format!("it has no descriptor at file offset {at:#x}")))?;
-        Ok(Located { part, desc: desc.0, at })
+        Ok(Located { index, part, desc: desc.0, at })
     }
 }
 

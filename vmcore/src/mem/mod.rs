@@ -7,13 +7,17 @@ mod elf;
 mod facts;
 mod kdump;
 mod open;
+mod recorded;
 mod segments;
+mod sweep;
 
 use std::io;
 
 pub use dump::Dump;
 pub use facts::{Completeness, Facts};
 pub use open::OpenOptions;
+pub use recorded::Recorder;
+pub use sweep::Swept;
 
 use crate::addr::{Pfn, PhysAddr};
 use crate::error::PageError;

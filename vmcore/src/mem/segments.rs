@@ -4,6 +4,7 @@
 //! segment of the file wins that has its bytes; one whose bytes are cut off comes next, one that left them out last.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use crate::format::elf::LoadSegment;
 use crate::mem::PageState;
@@ -100,6 +101,12 @@ impl Segments {
         let first = self.extents.partition_point(|extent| extent.end <= paddr);
         let behind = self.extents.iter().skip(first);
         behind.copied().find(|extent| matches!(extent.backing, Backing::File(_)))
+    }
+
+    /// The ranges that are lost, ascending.
+    pub(crate) fn lost(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        let lost = self.extents.iter().filter(|extent| matches!(extent.backing, Backing::Lost(_)));
+        lost.map(|extent| extent.start..extent.end)
     }
 
     /// One past the highest byte.

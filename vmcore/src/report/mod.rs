@@ -8,6 +8,7 @@
 //! Addresses are strings `"0x…"` ([`Address`]), times are seconds as numbers, sizes are bytes.
 
 mod address;
+mod check;
 mod devices;
 mod finding;
 mod host;
@@ -18,6 +19,9 @@ mod state;
 mod waits;
 
 pub use address::Address;
+pub use check::{
+    BadPages, CHECK_SCHEMA, Check, CheckVerdict, CheckedCodec, CheckedPages, PageFault, PageRun, PagesDigest,
+};
 pub use devices::{Bpf, BpfProgram, Irq, Livepatch, Setting, Trace, TraceEvent};
 pub use finding::{Confidence, Finding, Severity};
 pub use host::{BlockQueue, KernelModule, Memory, Mount, NetDevice, SlabCache};

@@ -1,0 +1,116 @@
+//! Whether the pages of a dump decode, for a person.
+
+use vmcore::report::{Check, CheckVerdict, PageFault, PageRun};
+
+use super::color::{Painter, Style};
+use super::dump;
+use super::escape::escape;
+use super::human;
+use super::table::Facts;
+use crate::size::Size;
+
+/// Runs of bad pages that are shown; the document has more.
+const SHOWN: usize = 20;
+
+/// The verdict, the counts, and the bad pages.
+#[must_use]
+pub fn text(check: &Check, width: usize, painter: Painter) -> String {
+    let mut facts = Facts::new();
+    let page_size = check.dump.page_size.unwrap_or(0);
+    let words = |n: u64, what: &str| (n > 0).then(|| format!("{} {what}", human::pages(n, page_size)));
+    facts.row("file", escape(&check.dump.path));
+    facts.row("format", dump::format_words(&check.dump));
+    facts.row("verdict", verdict(check.verdict, painter));
+    let pages = &check.pages;
+    facts.row("decoded", human::pages(pages.decoded, page_size));
+    for codec in &check.codecs {
+        let stored = Size::from(codec.stored_bytes);
+        let mut text = format!("{} {} from {stored}", human::count(codec.decoded), escape(&codec.codec));
+        if codec.corrupt > 0 {
+            text.push_str(&format!(", {} corrupt", human::count(codec.corrupt)));
+        }
+        facts.row("stored as", text);
+    }
+    facts.maybe("corrupt", words(pages.corrupt, "do not decode"));
+    facts.maybe("unreadable", words(pages.unreadable, "can't be read from the disk"));
+    facts.maybe("lost", words(pages.lost, "were cut off"));
+    facts.maybe("left out", words(pages.excluded, "on purpose"));
+    facts.row("complete", dump::missing_words(&check.dump.completeness, page_size));
+    for repair in &check.dump.completeness.repairs {
+        facts.row("repaired", escape(repair));
+    }
+    let shown = check.bad.first.iter().take(SHOWN);
+    shown.for_each(|run| facts.row("bad", run_words(run)));
+    let shown = u64::try_from(check.bad.first.len().min(SHOWN)).unwrap_or(u64::MAX);
+    if check.bad.runs > shown {
+        if let Some(last) = &check.bad.last {
+            let between = check.bad.runs.saturating_sub(shown).saturating_sub(1);
+            if between > 0 {
+                facts.row("bad", format!("{} more, and as the last:", human::count(between)));
+            }
+            facts.row("bad", run_words(last));
+        }
+    }
+    if let Some(digest) = &check.digest {
+        facts.row("digest", format!("{} of {}", digest.sha256, human::pages(digest.pages, page_size)));
+    }
+    facts.render(width, painter)
+}
+
+fn verdict(verdict: CheckVerdict, painter: Painter) -> String {
+    match verdict {
+        CheckVerdict::Clean => painter.paint(Style::Good, "clean: every page decodes"),
+        CheckVerdict::Incomplete => {
+            painter.paint(Style::Warn, "INCOMPLETE: what is there decodes, and something is not there")
+        }
+        CheckVerdict::Corrupt => painter.paint(Style::Bad, "CORRUPT: pages that are stored do not decode"),
+        CheckVerdict::Unusable => painter.paint(Style::Bad, "not usable"),
+    }
+    .to_string()
+}
+
+/// `pfn 0x10 at file offset 0x2000, corrupt (zlib): the zlib stream ends too early`.
+fn run_words(run: &PageRun) -> String {
+    let mut text = if run.pages == 1 && run.first_pfn == run.last_pfn {
+        format!("pfn {:#x}", run.first_pfn)
+    } else {
+        format!("{} pages from pfn {:#x} to {:#x}", human::count(run.pages), run.first_pfn, run.last_pfn)
+    };
+    if let Some(at) = run.file_offset {
+        text.push_str(&format!(", {}file offset {at:#x}", if run.pages == 1 { "" } else { "the first at " }));
+    }
+    text.push_str(&format!(", {}", run.fault.word()));
+    if let Some(codec) = run.codec.as_deref().filter(|_| run.fault == PageFault::Corrupt) {
+        text.push_str(&format!(" ({})", escape(codec)));
+    }
+    text.push_str(&format!(": {}", escape(&run.why)));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_page_is_told_in_one_line() {
+        let run = PageRun {
+            first_pfn: 16,
+            last_pfn: 16,
+            pages: 1,
+            fault: PageFault::Corrupt,
+            codec: Some("zlib".into()),
+            file_offset: Some(0x2000),
+            why: "the zlib stream\x1b ends too early".into(),
+        };
+        assert_eq!(
+            run_words(&run),
+            "pfn 0x10, file offset 0x2000, corrupt (zlib): the zlib stream\\x1b ends too early"
+        );
+        let many = PageRun { last_pfn: 20, pages: 3, ..run };
+        assert_eq!(
+            run_words(&many),
+            "3 pages from pfn 0x10 to 0x14, the first at file offset 0x2000, corrupt (zlib): \
+             the zlib stream\\x1b ends too early"
+        );
+    }
+}

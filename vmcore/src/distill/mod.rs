@@ -1,0 +1,153 @@
+//! Which frames of a dump are enough for the standard analyses, here and in crash and drgn. Writes nothing: whoever
+//! writes dumps is given the frames.
+//!
+//! The analyses themselves are run over a [`Recorder`], so that all they read is kept whatever they read. What foreign
+//! readers want beside that is added in the words of [`Reason`].
+
+mod closure;
+
+use std::collections::BTreeMap;
+
+use crate::addr::Pfn;
+use crate::analysis::subject::Subject;
+use crate::analysis::triage::{Options, triage};
+use crate::kernel::{self, Kernel};
+use crate::mem::{Dump, PageState, PhysicalMemory, Recorder};
+use crate::progress::{Cancel, Progress};
+use crate::report::Report;
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Level {
+    /// What the analyses read, and what foreign readers begin with.
+    Minimal,
+    /// The kernel's text and the open files of each task too.
+    #[default]
+    Standard,
+    /// All slab pages too.
+    Generous,
+}
+
+impl Level {
+    /// All of them, the smallest first.
+    pub const ALL: [Self; 3] = [Self::Minimal, Self::Standard, Self::Generous];
+
+    /// The word for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Minimal => "minimal",
+            Self::Standard => "standard",
+            Self::Generous => "generous",
+        }
+    }
+}
+
+/// Why a frame is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The analyses read it.
+    Analyses,
+    /// The kernel's data.
+    KernelData,
+    /// The kernel's text.
+    KernelText,
+    /// Per-CPU variables.
+    PerCpu,
+    /// `task_struct`s and stacks.
+    Tasks,
+    /// Modules.
+    Modules,
+    /// Open files of tasks.
+    Files,
+    /// Pages of the slab allocator.
+    Slab,
+    /// `struct page` of what is kept.
+    PageStructs,
+    /// Page tables that lead to what is kept.
+    PageTables,
+}
+
+impl Reason {
+    /// In words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Analyses => "read by the analyses",
+            Self::KernelData => "kernel data",
+            Self::KernelText => "kernel text",
+            Self::PerCpu => "per-CPU variables",
+            Self::Tasks => "tasks and their stacks",
+            Self::Modules => "modules",
+            Self::Files => "open files",
+            Self::Slab => "slab pages",
+            Self::PageStructs => "struct page",
+            Self::PageTables => "page tables",
+        }
+    }
+}
+
+/// Which frames are kept, and why.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Plan {
+    /// The frames, ascending: the first of a run, and how many. Each of them is present in the dump.
+    pub frames: Vec<(Pfn, u64)>,
+    /// How many frames came for each reason that had not come for one before it.
+    pub why: BTreeMap<Reason, u64>,
+    /// What should be kept and is not in the dump, or could not be found: sentences.
+    pub gaps: Vec<String>,
+    /// The report of the analyses over the whole dump: those over the distilled one must give the same.
+    pub report: Report,
+}
+
+impl Plan {
+    /// How many frames are kept.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.frames.iter().map(|(_, count)| *count).sum()
+    }
+
+    /// True where the frame is kept.
+    #[must_use]
+    pub fn has(&self, pfn: Pfn) -> bool {
+        let behind = self.frames.partition_point(|(first, _)| *first <= pfn);
+        let run = behind.checked_sub(1).and_then(|index| self.frames.get(index));
+        run.is_some_and(|(first, count)| pfn.0.saturating_sub(first.0) < *count)
+    }
+}
+
+/// Runs the analyses of `dump` and plans which frames are kept. Where `cancel` is asked for, the plan is not whole.
+#[must_use]
+pub fn plan(dump: &Dump, level: Level, options: &Options, progress: &dyn Progress, cancel: &Cancel) -> Plan {
+    let recorder = Recorder::new(dump);
+    let subject = Subject { memory: &recorder, ..Subject::new(dump) };
+    let report = triage(&subject, options, progress, cancel);
+    progress.step("find what foreign readers want", None);
+    let kernel = Kernel::open(&recorder, &subject.hints, kernel::Options::default());
+    let mut closure = closure::Closure::new(&recorder, &kernel, &options.limits, cancel);
+    closure.note(Reason::Analyses);
+    closure.find(level);
+    let (why, gaps) = (closure.why, closure.gaps);
+    Plan { frames: present(dump, &recorder), why, gaps, report }
+}
+
+/// Those of the touched frames that the dump has: reads of the others must fail as they do now.
+fn present(dump: &Dump, recorder: &Recorder<'_>) -> Vec<(Pfn, u64)> {
+    let mut frames: Vec<(Pfn, u64)> = Vec::new();
+    for (first, count) in recorder.touched() {
+        for pfn in (first.0..first.0.saturating_add(count)).map(Pfn) {
+            if dump.state(pfn) != PageState::Present {
+                continue;
+            }
+            match frames.last_mut() {
+                Some((first, count)) if first.0.checked_add(*count) == Some(pfn.0) => {
+                    *count = count.saturating_add(1);
+                }
+                _ => frames.push((pfn, 1)),
+            }
+        }
+    }
+    frames
+}
