@@ -1,6 +1,8 @@
 //! What happened to the kernel. Analyses return data with their evidence, and print nothing.
 
+mod block_io;
 pub mod budget;
+mod cgroups;
 pub mod completeness;
 mod cpus;
 pub mod identity;
@@ -9,6 +11,8 @@ pub mod log;
 mod machine;
 mod modules;
 pub mod panic;
+mod mounts;
+mod net;
 mod parts;
 pub mod source_lines;
 mod stacks;

@@ -96,7 +96,12 @@ struct Analysis {
 }
 
 /// All of them, in the order in which their parts and findings come.
-const ANALYSES: &[Analysis] = &[];
+const ANALYSES: &[Analysis] = &[
+    Analysis { section: Section::Mounts, run: super::mounts::run },
+    Analysis { section: Section::BlockIo, run: super::block_io::run },
+    Analysis { section: Section::Net, run: super::net::run },
+    Analysis { section: Section::Cgroups, run: super::cgroups::run },
+];
 
 /// Runs those that are wanted, and puts their parts into the report.
 pub(super) fn run(

@@ -12,12 +12,14 @@ mod finding;
 mod host;
 mod identity;
 mod info;
+mod io;
 mod state;
 
 pub use address::Address;
 pub use finding::{Confidence, Finding, Severity};
 pub use host::{BlockQueue, Irq, KernelModule, Memory, Mount, NetDevice, RunQueue, SlabCache, WorkQueue};
 pub use identity::{Completeness, DumpInfo, KernelInfo, Symbols, Taint};
+pub use io::{BlockDetail, BlockRequest, ControlGroup, MountDetail, NetDetail, OpenFile, Socket};
 pub use info::{FrameRange, INFO_SCHEMA, Info, NoteCount, SplitPart, SplitSet};
 pub use state::{
     Blocked, Cpu, Frame, FrameTrust, Lock, LogLine, LogReport, Panic, PanicKind, Task, TaskRef, WaitEdge,
@@ -66,12 +68,21 @@ pub struct Report {
     pub slab: Vec<SlabCache>,
     /// The mounted filesystems.
     pub mounts: Vec<Mount>,
+    /// The open files of the task that panicked and of tasks that are blocked.
+    #[serde(default)]
+    pub open_files: Vec<OpenFile>,
     /// The interrupts.
     pub irqs: Vec<Irq>,
     /// The block devices and what they had in flight.
     pub block_io: Vec<BlockQueue>,
     /// The network devices.
     pub net: Vec<NetDevice>,
+    /// TCP and UDP sockets.
+    #[serde(default)]
+    pub sockets: Vec<Socket>,
+    /// The control groups, each before those in it.
+    #[serde(default)]
+    pub cgroups: Vec<ControlGroup>,
     /// The workqueues and what they had pending.
     pub workqueues: Vec<WorkQueue>,
     /// The run queues, one a CPU.
@@ -151,9 +162,12 @@ impl Report {
             memory: None,
             slab: Vec::new(),
             mounts: Vec::new(),
+            open_files: Vec::new(),
             irqs: Vec::new(),
             block_io: Vec::new(),
             net: Vec::new(),
+            sockets: Vec::new(),
+            cgroups: Vec::new(),
             workqueues: Vec::new(),
             runqueues: Vec::new(),
             log: LogReport::default(),
