@@ -5,6 +5,7 @@
 mod address_space;
 mod cgroup;
 mod cmdline;
+pub mod block;
 pub mod cpu;
 mod cred;
 pub mod describe;
