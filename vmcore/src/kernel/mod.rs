@@ -4,6 +4,7 @@
 
 mod address_space;
 mod cgroup;
+pub mod cgroups;
 mod cmdline;
 pub mod block;
 pub mod cpu;
@@ -18,6 +19,8 @@ pub mod llist;
 pub mod machine;
 pub mod maple;
 pub mod module;
+pub mod net;
+pub mod socket;
 pub mod mount;
 pub mod params;
 pub mod path;
