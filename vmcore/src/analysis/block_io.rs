@@ -48,7 +48,10 @@ pub(super) fn run(context: &Context<'_>, clock: &Clock) -> Part {
     }
     for device in walk.items {
         if clock.is_spent() {
-            skipped.push(("block_io".into(), "stopped at budget: its time was up, and what is shown is not all".into()));
+            skipped.push((
+                "block_io".into(),
+                "stopped at budget: its time was up, and what is shown is not all".into(),
+            ));
             break;
         }
         for why in &device.gaps {

@@ -29,7 +29,8 @@ pub(super) fn run(context: &Context<'_>, clock: &Clock) -> Part {
                 if let Some(why) = &found.gap {
                     skipped.push((format!("mounts: the mount at {}", found.kaddr), why.clone()));
                 }
-                let mut waiting: Vec<u32> = found.waiters.iter().filter_map(|at| pids.get(at).copied()).collect();
+                let mut waiting: Vec<u32> =
+                    found.waiters.iter().filter_map(|at| pids.get(at).copied()).collect();
                 waiting.sort_unstable();
                 if found.is_frozen() && !found.waiters.is_empty() && seen.insert(found.sb) {
                     findings.push(frozen(found, &waiting));
@@ -112,12 +113,18 @@ fn open_files(context: &Context<'_>, clock: &Clock, skipped: &mut Vec<(String, S
     }
     for task in wanted.into_iter().take(TASKS) {
         if clock.is_spent() {
-            skipped.push(("open_files".into(), "stopped at budget: its time was up, and what is shown is not all".into()));
+            skipped.push((
+                "open_files".into(),
+                "stopped at budget: its time was up, and what is shown is not all".into(),
+            ));
             break;
         }
         let walk = reader.of(context.memory, task.kaddr, FILES);
         if !walk.end.is_complete() {
-            skipped.push((format!("open_files of pid {}", task.pid), format!("not all of them are shown: {}", walk.end)));
+            skipped.push((
+                format!("open_files of pid {}", task.pid),
+                format!("not all of them are shown: {}", walk.end),
+            ));
         }
         found.extend(walk.items.into_iter().map(|file| OpenFile {
             pid: task.pid,

@@ -244,7 +244,8 @@ fn class(memory: &KernelMemory<'_>, description: &Description) -> Result<KVirtAd
     let structure = types.structure("class").map_err(|e| e.to_string())?;
     // A class has it up to 6.3; since then (commit 6f14c02220c7) it is looked up among all classes.
     if let Ok(member) = structure.member("p") {
-        let at = class.checked_add(member.offset()).ok_or("block_class is at the end of the address space")?;
+        let at =
+            class.checked_add(member.offset()).ok_or("block_class is at the end of the address space")?;
         return memory.read_ptr(at).map_err(|e| e.to_string());
     }
     let offset = |of: &str, path: &str| -> Result<u64, String> {
@@ -255,13 +256,21 @@ fn class(memory: &KernelMemory<'_>, description: &Description) -> Result<KVirtAd
     let entry = offset("subsys_private", "subsys.kobj.entry")?;
     let own = offset("subsys_private", "class")?;
     let walk = list::walk(memory, head, CLASSES);
-    let found = walk.items.iter().filter_map(|node| node.checked_sub(entry)).find(|private| {
-        private.checked_add(own).and_then(|at| memory.read_ptr(at).ok()) == Some(class)
-    });
+    let found = walk
+        .items
+        .iter()
+        .filter_map(|node| node.checked_sub(entry))
+        .find(|private| private.checked_add(own).and_then(|at| memory.read_ptr(at).ok()) == Some(class));
     found.ok_or_else(|| format!("the class block is not among the kernel's classes ({})", walk.end))
 }
 
-fn device(memory: &KernelMemory<'_>, types: &Types, layouts: &Layouts, kaddr: KVirtAddr, disk: Disk) -> Device {
+fn device(
+    memory: &KernelMemory<'_>,
+    types: &Types,
+    layouts: &Layouts,
+    kaddr: KVirtAddr,
+    disk: Disk,
+) -> Device {
     let mut device = Device {
         kaddr,
         size_bytes: size(memory, types, disk.part0.0),
@@ -305,7 +314,8 @@ fn requests(
     queue: &Queue,
     gaps: &mut Vec<String>,
 ) -> Option<Vec<Request>> {
-    let (Some(contexts), Some(tags), Some(views)) = (&layouts.contexts, &layouts.tags, &layouts.requests) else {
+    let (Some(contexts), Some(tags), Some(views)) = (&layouts.contexts, &layouts.tags, &layouts.requests)
+    else {
         gaps.push("the kernel's types don't tell how requests are kept".into());
         return None;
     };
@@ -416,4 +426,3 @@ fn request(types: &Types, kaddr: KVirtAddr, hardware_queue: u32, view: &RequestV
         tag: view.tag,
     }
 }
-

@@ -192,7 +192,8 @@ fn roots(
     let unified = variables.address("cgrp_dfl_root").map_err(|e| e.to_string())?;
     let structure = types.structure("cgroup_root").map_err(|e| e.to_string())?;
     let group = structure.member("cgrp").map_err(|e| e.to_string())?.offset();
-    let place = |root: KVirtAddr| root.checked_add(group).ok_or("a hierarchy is at the end of the address space");
+    let place =
+        |root: KVirtAddr| root.checked_add(group).ok_or("a hierarchy is at the end of the address space");
     let mut found = vec![(place(unified)?, "unified".to_owned())];
     let (Ok(head), Ok(link)) = (variables.address("cgroup_roots"), structure.member("root_list")) else {
         return Ok(found);
@@ -228,7 +229,8 @@ fn first_version(
     };
     let mut names: Vec<String> = Vec::new();
     if let (Some(mask), Ok(ids)) = (mask(), description.types.enumeration("cgroup_subsys_id")) {
-        let has = |id: i64| u32::try_from(id).ok().and_then(|id| mask.checked_shr(id)).is_some_and(|m| m & 1 == 1);
+        let has =
+            |id: i64| u32::try_from(id).ok().and_then(|id| mask.checked_shr(id)).is_some_and(|m| m & 1 == 1);
         let own = ids.values().filter(|(_, id)| has(*id));
         names.extend(own.filter_map(|(name, _)| name.strip_suffix("_cgrp_id")).map(str::to_owned));
     }

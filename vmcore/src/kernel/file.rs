@@ -151,7 +151,9 @@ impl Reader {
                 word &= word.wrapping_sub(1);
                 let base = u64::try_from(number).unwrap_or_default().saturating_mul(64);
                 let fd = base.saturating_add(bit);
-                let Some(slot) = fd.checked_mul(8).and_then(|by| table.files.checked_add(by)) else { continue };
+                let Some(slot) = fd.checked_mul(8).and_then(|by| table.files.checked_add(by)) else {
+                    continue;
+                };
                 let file = match memory.read_ptr(slot) {
                     // The number is taken and the file not there yet: an open that is under way.
                     Ok(file) if file.is_null() => continue,

@@ -3,10 +3,10 @@
 //! [`Kernel::open`] never fails: what can't be had is a [`Gap`] with its reason, and everything else is there.
 
 mod address_space;
+pub mod block;
 mod cgroup;
 pub mod cgroups;
 mod cmdline;
-pub mod block;
 pub mod cpu;
 mod cred;
 pub mod describe;
@@ -19,9 +19,8 @@ pub mod llist;
 pub mod machine;
 pub mod maple;
 pub mod module;
-pub mod net;
-pub mod socket;
 pub mod mount;
+pub mod net;
 pub mod params;
 pub mod path;
 pub mod percpu;
@@ -30,6 +29,7 @@ pub mod printk;
 pub mod rbtree;
 pub mod resource;
 pub mod scan;
+pub mod socket;
 pub mod taint;
 pub mod task;
 pub mod time;

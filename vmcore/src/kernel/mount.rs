@@ -108,21 +108,20 @@ fn nodes(
         let place = at.checked_add(by).ok_or("an address is at the end of the address space")?;
         memory.read_ptr(place).map_err(|e| word(&e))
     };
-    let init =
-        Variables::new(memory, &description.symbols).address("init_task").map_err(|e| word(&e))?;
+    let init = Variables::new(memory, &description.symbols).address("init_task").map_err(|e| word(&e))?;
     // The first process may have moved to a namespace of its own, but init_task is what the first mounts were made for.
     let proxy = follow(init, offset("task_struct", "nsproxy")?)?;
     let namespace = follow(proxy, offset("nsproxy", "mnt_ns")?)?;
     let place = |by: u64| namespace.checked_add(by).ok_or("the namespace is at the end of the address space");
     // A tree since 6.8 (kernel commit 2eea9ce4310d), a list before it.
-    let (walk, inside) = match offset("mnt_namespace", "mounts").and_then(|by| Ok((by, offset("mount", "mnt_node")?)))
-    {
-        Ok((root, node)) => (rbtree::walk(memory, place(root)?, limit), node),
-        Err(_) => {
-            let head = place(offset("mnt_namespace", "list")?)?;
-            (list::walk(memory, head, limit), offset("mount", "mnt_list")?)
-        }
-    };
+    let (walk, inside) =
+        match offset("mnt_namespace", "mounts").and_then(|by| Ok((by, offset("mount", "mnt_node")?))) {
+            Ok((root, node)) => (rbtree::walk(memory, place(root)?, limit), node),
+            Err(_) => {
+                let head = place(offset("mnt_namespace", "list")?)?;
+                (list::walk(memory, head, limit), offset("mount", "mnt_list")?)
+            }
+        };
     Ok(walk.map(|node| node.checked_sub(inside).unwrap_or_default()))
 }
 
@@ -226,7 +225,9 @@ impl Waiting {
     }
 
     fn of(&self, memory: &KernelMemory<'_>, sb: KVirtAddr) -> Vec<KVirtAddr> {
-        let level = |n: u64| sb.checked_add(self.first.checked_add(n.checked_mul(self.step)?)?.checked_add(self.head)?);
+        let level = |n: u64| {
+            sb.checked_add(self.first.checked_add(n.checked_mul(self.step)?)?.checked_add(self.head)?)
+        };
         let thawing = self.thawing.and_then(|by| sb.checked_add(by));
         let heads = (0..LEVELS).filter_map(level).chain(thawing);
         let mut found: Vec<KVirtAddr> = heads

@@ -22,8 +22,20 @@ const INET: u16 = 2;
 const INET6: u16 = 10;
 /// By number: `TCP_ESTABLISHED` 1 to `TCP_BOUND_INACTIVE` 13.
 const STATES: [&str; 14] = [
-    "?", "ESTABLISHED", "SYN-SENT", "SYN-RECV", "FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT", "CLOSE", "CLOSE-WAIT",
-    "LAST-ACK", "LISTEN", "CLOSING", "NEW-SYN-RECV", "BOUND",
+    "?",
+    "ESTABLISHED",
+    "SYN-SENT",
+    "SYN-RECV",
+    "FIN-WAIT-1",
+    "FIN-WAIT-2",
+    "TIME-WAIT",
+    "CLOSE",
+    "CLOSE-WAIT",
+    "LAST-ACK",
+    "LISTEN",
+    "CLOSING",
+    "NEW-SYN-RECV",
+    "BOUND",
 ];
 const TIME_WAIT: u8 = 6;
 const LISTEN: u8 = 10;
@@ -184,7 +196,8 @@ fn places(
     let mut found = BTreeSet::from([shared]);
     let member = description.types.structure("net").and_then(|net| net.member(own)).ok();
     // What is no pointer there is part of the namespace, and not a table.
-    let pointer = member.filter(|m| m.ty().resolve().is_ok_and(|ty| ty.kind() == crate::sym::btf::Kind::Pointer));
+    let pointer =
+        member.filter(|m| m.ty().resolve().is_ok_and(|ty| ty.kind() == crate::sym::btf::Kind::Pointer));
     if let Some(member) = pointer {
         let at = |net: &KVirtAddr| memory.read_ptr(net.checked_add(member.offset())?).ok();
         found.extend(namespaces.iter().filter_map(at).filter(|at| !at.is_null()));
@@ -193,7 +206,13 @@ fn places(
 }
 
 /// A number or pointer in a structure, by its member's name.
-fn number(memory: &KernelMemory<'_>, types: &Types, of: &str, at: KVirtAddr, path: &str) -> Result<u64, String> {
+fn number(
+    memory: &KernelMemory<'_>,
+    types: &Types,
+    of: &str,
+    at: KVirtAddr,
+    path: &str,
+) -> Result<u64, String> {
     let member = types.structure(of).and_then(|s| s.member(path)).map_err(|e| e.to_string())?;
     let slot = Slot::new(member).map_err(|e| e.to_string())?;
     value::read_number(memory, at, &slot).map_err(|e| e.to_string())
@@ -251,7 +270,9 @@ fn udp_table(memory: &KernelMemory<'_>, types: &Types, at: KVirtAddr) -> Result<
     let head = offset(types, "udp_hslot", "head").or_else(|_| offset(types, "udp_hslot", "nulls_head"))?;
     Ok(Table {
         protocol: Protocol::Udp,
-        first: KVirtAddr(of("hash")?).checked_add(head).ok_or("the table is at the end of the address space")?,
+        first: KVirtAddr(of("hash")?)
+            .checked_add(head)
+            .ok_or("the table is at the end of the address space")?,
         step: slot.size(),
         chains: chains(of("mask")?)?,
         flavour: Flavour::Plain,
@@ -349,12 +370,12 @@ impl Reader<'_, '_> {
         }
         if protocol == Protocol::Tcp && state != LISTEN {
             let tcp = self.tcp.as_ref().and_then(|layout| layout.read(self.memory, kaddr).ok());
-            let bytes = |to: u32, from: u32| u64::try_from(to.wrapping_sub(from).cast_signed()).unwrap_or_default();
+            let bytes =
+                |to: u32, from: u32| u64::try_from(to.wrapping_sub(from).cast_signed()).unwrap_or_default();
             return match tcp {
-                Some(tcp) => (
-                    Some(bytes(tcp.received, tcp.copied)),
-                    Some(bytes(tcp.written, tcp.acknowledged)),
-                ),
+                Some(tcp) => {
+                    (Some(bytes(tcp.received, tcp.copied)), Some(bytes(tcp.written, tcp.acknowledged)))
+                }
                 None => (None, None),
             };
         }

@@ -19,8 +19,8 @@ pub use address::Address;
 pub use finding::{Confidence, Finding, Severity};
 pub use host::{BlockQueue, Irq, KernelModule, Memory, Mount, NetDevice, RunQueue, SlabCache, WorkQueue};
 pub use identity::{Completeness, DumpInfo, KernelInfo, Symbols, Taint};
-pub use io::{BlockDetail, BlockRequest, ControlGroup, MountDetail, NetDetail, OpenFile, Socket};
 pub use info::{FrameRange, INFO_SCHEMA, Info, NoteCount, SplitPart, SplitSet};
+pub use io::{BlockDetail, BlockRequest, ControlGroup, MountDetail, NetDetail, OpenFile, Socket};
 pub use state::{
     Blocked, Cpu, Frame, FrameTrust, Lock, LogLine, LogReport, Panic, PanicKind, Task, TaskRef, WaitEdge,
 };

@@ -1,6 +1,7 @@
 //! A triage report for a person: the verdict first, and all of it on a screen. What was asked for by name is shown in full.
 
 mod frames;
+mod io;
 mod modules;
 mod tasks;
 
@@ -154,6 +155,10 @@ impl Page {
             Section::Tasks => self.task_table(report),
             Section::Stacks => self.stacks(report),
             Section::Modules => self.module_table(report),
+            Section::Mounts => self.mount_table(report),
+            Section::BlockIo => self.block_table(report),
+            Section::Net => self.net_table(report),
+            Section::Cgroups => self.cgroup_table(report),
             // The facts at the top are all of it, and a part without words of its own has none to add.
             _ => String::new(),
         }
