@@ -1,7 +1,9 @@
 //! What happened to the kernel. Analyses return data with their evidence, and print nothing.
 
+mod block_io;
 mod blocked;
 pub mod budget;
+mod cgroups;
 pub mod completeness;
 mod cpus;
 pub mod identity;
@@ -11,6 +13,8 @@ mod lockup;
 pub mod log;
 mod machine;
 mod modules;
+mod mounts;
+mod net;
 pub mod panic;
 mod parts;
 mod settings;

@@ -105,6 +105,10 @@ const ANALYSES: &[Analysis] = &[
     Analysis { section: Section::Timers, run: timers::run },
     Analysis { section: Section::Settings, run: settings::run },
     Analysis { section: Section::Trace, run: trace::run },
+    Analysis { section: Section::Mounts, run: super::mounts::run },
+    Analysis { section: Section::BlockIo, run: super::block_io::run },
+    Analysis { section: Section::Net, run: super::net::run },
+    Analysis { section: Section::Cgroups, run: super::cgroups::run },
 ];
 
 /// Runs those that are wanted, and puts their parts into the report.

@@ -3,12 +3,15 @@
 //! [`Kernel::open`] never fails: what can't be had is a [`Gap`] with its reason, and everything else is there.
 
 mod address_space;
+pub mod block;
 pub mod bpf;
 mod cgroup;
+pub mod cgroups;
 mod cmdline;
 pub mod cpu;
 mod cred;
 pub mod describe;
+pub mod file;
 pub mod hints;
 pub mod hlist;
 pub mod idr;
@@ -20,7 +23,10 @@ pub mod lock;
 pub mod machine;
 pub mod maple;
 pub mod module;
+pub mod mount;
+pub mod net;
 pub mod params;
+pub mod path;
 pub mod percpu;
 mod pid;
 pub mod printk;
@@ -30,6 +36,7 @@ pub mod reader;
 pub mod resource;
 pub mod runqueue;
 pub mod scan;
+pub mod socket;
 pub mod sysctl;
 pub mod taint;
 pub mod task;

@@ -67,7 +67,7 @@ pub struct SlabCache {
 }
 
 /// A mounted filesystem.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
     /// What is mounted.
     pub device: Option<String>,
@@ -77,10 +77,13 @@ pub struct Mount {
     pub fstype: Option<String>,
     /// Its options.
     pub options: Option<String>,
+    /// What it is besides.
+    #[serde(flatten)]
+    pub more: super::MountDetail,
 }
 
 /// A block device's queue.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BlockQueue {
     /// The device.
     pub device: String,
@@ -88,10 +91,13 @@ pub struct BlockQueue {
     pub in_flight: Option<u64>,
     /// How long the oldest of them has been in flight.
     pub oldest_s: Option<f64>,
+    /// What it is besides.
+    #[serde(flatten)]
+    pub more: super::BlockDetail,
 }
 
 /// A network device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetDevice {
     /// Its name.
     pub name: String,
@@ -99,4 +105,7 @@ pub struct NetDevice {
     pub up: Option<bool>,
     /// Its addresses.
     pub addresses: Vec<String>,
+    /// What it is besides.
+    #[serde(flatten)]
+    pub more: super::NetDetail,
 }

@@ -14,6 +14,7 @@ mod finding;
 mod host;
 mod identity;
 mod info;
+mod io;
 mod kernel_work;
 mod state;
 mod waits;
@@ -27,6 +28,7 @@ pub use finding::{Confidence, Finding, Severity};
 pub use host::{BlockQueue, KernelModule, Memory, Mount, NetDevice, SlabCache};
 pub use identity::{Completeness, DumpInfo, KernelInfo, Symbols, Taint};
 pub use info::{FrameRange, INFO_SCHEMA, Info, NoteCount, SplitPart, SplitSet};
+pub use io::{BlockDetail, BlockRequest, ControlGroup, MountDetail, NetDetail, OpenFile, Socket};
 pub use kernel_work::{CpuTimers, PendingTimer, Work, WorkQueue, Worker, WorkerPool};
 pub use state::{
     Blocked, Cpu, Frame, FrameTrust, Lock, LogLine, LogReport, Panic, PanicKind, Task, TaskRef, WaitEdge,
@@ -78,12 +80,21 @@ pub struct Report {
     pub slab: Vec<SlabCache>,
     /// The mounted filesystems.
     pub mounts: Vec<Mount>,
+    /// The open files of the task that panicked and of tasks that are blocked.
+    #[serde(default)]
+    pub open_files: Vec<OpenFile>,
     /// The interrupts.
     pub irqs: Vec<Irq>,
     /// The block devices and what they had in flight.
     pub block_io: Vec<BlockQueue>,
     /// The network devices.
     pub net: Vec<NetDevice>,
+    /// TCP and UDP sockets.
+    #[serde(default)]
+    pub sockets: Vec<Socket>,
+    /// The control groups, each before those in it.
+    #[serde(default)]
+    pub cgroups: Vec<ControlGroup>,
     /// The workqueues and what they had pending.
     pub workqueues: Vec<WorkQueue>,
     /// The run queues, one a CPU.
@@ -181,9 +192,12 @@ impl Report {
             memory: None,
             slab: Vec::new(),
             mounts: Vec::new(),
+            open_files: Vec::new(),
             irqs: Vec::new(),
             block_io: Vec::new(),
             net: Vec::new(),
+            sockets: Vec::new(),
+            cgroups: Vec::new(),
             workqueues: Vec::new(),
             runqueues: Vec::new(),
             worker_pools: Vec::new(),

@@ -3,6 +3,7 @@
 mod blocked;
 mod devices;
 mod frames;
+mod io;
 mod modules;
 mod tasks;
 
@@ -170,6 +171,10 @@ impl Page {
             Section::Timers => self.timer_table(report),
             Section::Settings => self.settings_table(report),
             Section::Trace => self.trace_events(report),
+            Section::Mounts => self.mount_table(report),
+            Section::BlockIo => self.block_table(report),
+            Section::Net => self.net_table(report),
+            Section::Cgroups => self.cgroup_table(report),
             // The facts at the top are all of it, and a part without words of its own has none to add.
             _ => String::new(),
         }

@@ -1,0 +1,428 @@
+//! The disks, and the requests that their drivers have.
+//!
+//! Disks are the devices of the class `block`. Requests are looked for where the driver's tags point at them, and are believed
+//! only where they name the queue, the hardware context and the tag that lead to them.
+//! Facts: `drivers/base/base.h`, `drivers/base/class.c`, `include/linux/blk-mq.h`, `block/blk-mq.c`.
+
+use super::describe::Description;
+use super::list;
+use super::value::{self, Layout, Maybe, Place, view};
+use super::variable::Variables;
+use super::walk::{Walk, WalkEnd};
+use super::xarray::{self, Entry};
+use crate::addr::KVirtAddr;
+use crate::sym::btf::{Kind, Types};
+use crate::xlat::KernelMemory;
+
+/// Classes of devices.
+const CLASSES: usize = 65_536;
+/// Hardware contexts of one queue, and tags of one context: more than any driver has.
+const CONTEXTS: usize = 16_384;
+const TAGS: u32 = 1 << 17;
+/// Bytes of a sector.
+const SECTOR: u64 = 512;
+/// `REQ_OP_BITS`.
+const OP: u64 = 0xff;
+
+view! {
+    /// `struct gendisk`.
+    struct Disk of "gendisk" {
+        major: u32 = ["major"],
+        minor: u32 = ["first_minor"],
+        name: String = ["disk_name"],
+        queue: KVirtAddr = ["queue"],
+        operations: KVirtAddr = ["fops"],
+        private: KVirtAddr = ["private_data"],
+        part0: Place = ["part0"],
+    }
+}
+
+view! {
+    /// `struct request_queue`.
+    struct Queue of "request_queue" {
+        contexts: Option<Place> = ["hctx_table"],
+        context_array: Option<KVirtAddr> = ["queue_hw_ctx"],
+        context_count: Option<u32> = ["nr_hw_queues"],
+        freeze: Maybe<i32> = ["mq_freeze_depth"],
+        quiesce: Maybe<i32> = ["quiesce_depth"],
+    }
+}
+
+view! {
+    /// `struct blk_mq_hw_ctx`.
+    struct Context of "blk_mq_hw_ctx" {
+        number: u32 = ["queue_num"],
+        queue: KVirtAddr = ["queue"],
+        tags: KVirtAddr = ["tags"],
+    }
+}
+
+view! {
+    /// `struct blk_mq_tags`.
+    struct Tags of "blk_mq_tags" {
+        count: u32 = ["nr_tags"],
+        requests: KVirtAddr = ["rqs"],
+    }
+}
+
+view! {
+    /// `struct request`.
+    struct RequestView of "request" {
+        queue: KVirtAddr = ["q"],
+        context: Option<KVirtAddr> = ["mq_hctx"],
+        flags: u32 = ["cmd_flags"],
+        tag: i32 = ["tag"],
+        bytes: u32 = ["__data_len"],
+        sector: u64 = ["__sector"],
+        start: Option<u64> = ["start_time_ns"],
+        io_start: Option<u64> = ["io_start_time_ns"],
+        deadline: Option<u64> = ["deadline", "__deadline"],
+        timeout: Option<u32> = ["timeout"],
+        state: u32 = ["state"],
+    }
+}
+
+/// A disk.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Device {
+    /// Its `gendisk`.
+    pub kaddr: KVirtAddr,
+    /// Its name: `sda`.
+    pub name: String,
+    /// Its numbers.
+    pub major: u32,
+    /// The first of its minors.
+    pub minor: u32,
+    /// Its `request_queue`.
+    pub queue: KVirtAddr,
+    /// Its `block_device_operations`.
+    pub operations: KVirtAddr,
+    /// What its driver keeps of it.
+    pub private: KVirtAddr,
+    /// Its size, where that is known.
+    pub size_bytes: Option<u64>,
+    /// How often it is frozen.
+    pub freeze_depth: Option<i32>,
+    /// How often it is quiesced.
+    pub quiesce_depth: Option<i32>,
+    /// The requests that its driver has, in the order of contexts and tags; `None` where they can't be looked for.
+    pub requests: Option<Vec<Request>>,
+    /// What of it is missing.
+    pub gaps: Vec<String>,
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Request {
+    /// Its `struct request`.
+    pub kaddr: KVirtAddr,
+    /// What it does, in the kernel's word without `REQ_OP_`.
+    pub op: Option<String>,
+    /// Where, in sectors.
+    pub sector: Option<u64>,
+    /// Bytes left to do.
+    pub bytes: u32,
+    /// When it was made, on the monotonic clock; 0 where the kernel does not count.
+    pub start_ns: u64,
+    /// When the driver got it, on the same clock; 0 where the kernel does not count.
+    pub io_start_ns: u64,
+    /// When the driver got it, in jiffies: its deadline less the time that it has.
+    pub started_jiffies: Option<u64>,
+    /// True where the driver is done with it.
+    pub complete: bool,
+    /// The hardware context.
+    pub hardware_queue: u32,
+    /// Its tag.
+    pub tag: i32,
+}
+
+struct Layouts {
+    disks: Layout<Disk>,
+    queues: Layout<Queue>,
+    contexts: Option<Layout<Context>>,
+    tags: Option<Layout<Tags>>,
+    requests: Option<Layout<RequestView>>,
+    tree: Option<xarray::Layout>,
+}
+
+/// All disks with what their drivers have.
+///
+/// # Errors
+/// Why there is no list of them.
+pub fn read(
+    memory: &KernelMemory<'_>,
+    description: &Description,
+    limit: usize,
+) -> Result<Walk<Device>, String> {
+    let types = &description.types;
+    let layouts = Layouts {
+        disks: Layout::new(types).map_err(|e| e.to_string())?,
+        queues: Layout::new(types).map_err(|e| e.to_string())?,
+        contexts: Layout::new(types).ok(),
+        tags: Layout::new(types).ok(),
+        requests: Layout::new(types).ok(),
+        tree: xarray::Layout::new(types).ok(),
+    };
+    let found = disks(memory, description, limit)?;
+    let mut walk = Walk { items: Vec::new(), end: found.end, lost: found.lost };
+    for at in found.items {
+        match layouts.disks.read(memory, at) {
+            Ok(disk) => walk.items.push(device(memory, types, &layouts, at, disk)),
+            Err(why) => walk.lose(WalkEnd::Inconsistent(at, why.to_string())),
+        }
+    }
+    Ok(walk)
+}
+
+/// The `gendisk`s: devices of the class `block` that are no partitions.
+fn disks(
+    memory: &KernelMemory<'_>,
+    description: &Description,
+    limit: usize,
+) -> Result<Walk<KVirtAddr>, String> {
+    let types = &description.types;
+    let offset = |of: &str, paths: &[&str]| -> Result<u64, String> {
+        types.structure(of).and_then(|s| s.member_of(paths)).map(|m| m.offset()).map_err(|e| e.to_string())
+    };
+    let private = class(memory, description)?;
+    let head = offset("subsys_private", &["klist_devices.k_list"])?;
+    let node = offset("klist_node", &["n_node"])?;
+    // In the device itself before 5.1 (commit 570d020012d1).
+    let (in_private, knode) = match offset("device_private", &["knode_class"]) {
+        Ok(at) => (Some(offset("device_private", &["device"])?), at),
+        Err(_) => (None, offset("device", &["knode_class"])?),
+    };
+    // Since 5.11 a disk's device is in its first block_device, before it in its first hd_struct, which is in the gendisk.
+    let since = offset("block_device", &["bd_device"]).ok();
+    let disk_in_bdev = offset("block_device", &["bd_disk"])?;
+    let part0 = offset("gendisk", &["part0"])?;
+    let before = offset("gendisk", &["part0.__dev"]).ok();
+    let type_in_device = offset("device", &["type"])?;
+    let kind = Variables::new(memory, &description.symbols).address("disk_type").ok();
+    let head = private.checked_add(head).ok_or("the class is at the end of the address space")?;
+    let walk = list::walk(memory, head, limit);
+    let mut disks = Walk { items: Vec::new(), end: walk.end, lost: walk.lost };
+    for at in walk.items {
+        let disk = || -> Option<Result<KVirtAddr, crate::error::MemError>> {
+            let holder = at.checked_sub(node)?.checked_sub(knode)?;
+            let device = match in_private {
+                Some(by) => match memory.read_ptr(holder.checked_add(by)?) {
+                    Ok(device) => device,
+                    Err(why) => return Some(Err(why)),
+                },
+                None => holder,
+            };
+            let found_kind = memory.read_ptr(device.checked_add(type_in_device)?).ok();
+            if kind.is_some() && found_kind != kind {
+                return None;
+            }
+            let Some(inside) = since else { return device.checked_sub(before?).map(Ok) };
+            let bdev = device.checked_sub(inside)?;
+            let disk = match memory.read_ptr(bdev.checked_add(disk_in_bdev)?) {
+                Ok(disk) => disk,
+                Err(why) => return Some(Err(why)),
+            };
+            let first = memory.read_ptr(disk.checked_add(part0)?).ok()?;
+            (first == bdev).then_some(Ok(disk))
+        };
+        match disk() {
+            Some(Ok(disk)) => disks.items.push(disk),
+            Some(Err(why)) => disks.lose(WalkEnd::unreadable(at, &why)),
+            None => {}
+        }
+    }
+    Ok(disks)
+}
+
+/// The `subsys_private` of the class `block`.
+fn class(memory: &KernelMemory<'_>, description: &Description) -> Result<KVirtAddr, String> {
+    let types = &description.types;
+    let variables = Variables::new(memory, &description.symbols);
+    let class = variables.address("block_class").map_err(|e| e.to_string())?;
+    let structure = types.structure("class").map_err(|e| e.to_string())?;
+    // A class has it up to 6.3; since then (commit 6f14c02220c7) it is looked up among all classes.
+    if let Ok(member) = structure.member("p") {
+        let at =
+            class.checked_add(member.offset()).ok_or("block_class is at the end of the address space")?;
+        return memory.read_ptr(at).map_err(|e| e.to_string());
+    }
+    let offset = |of: &str, path: &str| -> Result<u64, String> {
+        types.structure(of).and_then(|s| s.member(path)).map(|m| m.offset()).map_err(|e| e.to_string())
+    };
+    let kset = variables.u64("class_kset").map(KVirtAddr).map_err(|e| e.to_string())?;
+    let head = kset.checked_add(offset("kset", "list")?).ok_or("class_kset is no address")?;
+    let entry = offset("subsys_private", "subsys.kobj.entry")?;
+    let own = offset("subsys_private", "class")?;
+    let walk = list::walk(memory, head, CLASSES);
+    let found = walk
+        .items
+        .iter()
+        .filter_map(|node| node.checked_sub(entry))
+        .find(|private| private.checked_add(own).and_then(|at| memory.read_ptr(at).ok()) == Some(class));
+    found.ok_or_else(|| format!("the class block is not among the kernel's classes ({})", walk.end))
+}
+
+fn device(
+    memory: &KernelMemory<'_>,
+    types: &Types,
+    layouts: &Layouts,
+    kaddr: KVirtAddr,
+    disk: Disk,
+) -> Device {
+    let mut device = Device {
+        kaddr,
+        size_bytes: size(memory, types, disk.part0.0),
+        name: disk.name,
+        major: disk.major,
+        minor: disk.minor,
+        queue: disk.queue,
+        operations: disk.operations,
+        private: disk.private,
+        ..Device::default()
+    };
+    match layouts.queues.read(memory, disk.queue) {
+        Ok(queue) => {
+            device.freeze_depth = queue.freeze.as_ref().copied();
+            device.quiesce_depth = queue.quiesce.as_ref().copied();
+            device.requests = requests(memory, types, layouts, disk.queue, &queue, &mut device.gaps);
+        }
+        Err(why) => device.gaps.push(why.to_string()),
+    }
+    device
+}
+
+fn size(memory: &KernelMemory<'_>, types: &Types, part0: KVirtAddr) -> Option<u64> {
+    let member = types.structure("gendisk").ok()?.member("part0").ok()?;
+    // A block_device since 5.11, an hd_struct within the disk before.
+    let (part, of, path) = if member.ty().resolve().ok()?.kind() == Kind::Pointer {
+        (memory.read_ptr(part0).ok()?, "block_device", "bd_nr_sectors")
+    } else {
+        (part0, "hd_struct", "nr_sects")
+    };
+    let by = types.structure(of).ok()?.member(path).ok()?.offset();
+    memory.read_u64(part.checked_add(by)?).ok()?.checked_mul(SECTOR)
+}
+
+/// `None` where they can't be looked for.
+fn requests(
+    memory: &KernelMemory<'_>,
+    types: &Types,
+    layouts: &Layouts,
+    at: KVirtAddr,
+    queue: &Queue,
+    gaps: &mut Vec<String>,
+) -> Option<Vec<Request>> {
+    let (Some(contexts), Some(tags), Some(views)) = (&layouts.contexts, &layouts.tags, &layouts.requests)
+    else {
+        gaps.push("the kernel's types don't tell how requests are kept".into());
+        return None;
+    };
+    let mut found = Vec::new();
+    for context_at in hardware_contexts(memory, layouts, queue, gaps)? {
+        let one = || -> Result<(Context, Tags, Vec<KVirtAddr>), String> {
+            let context = contexts.read(memory, context_at).map_err(|e| e.to_string())?;
+            if context.queue != at {
+                return Err(format!("the hardware context at {context_at} is of another queue"));
+            }
+            if context.tags.is_null() {
+                // A context that no CPU is mapped to.
+                return Ok((context, Tags { count: 0, requests: KVirtAddr(0) }, Vec::new()));
+            }
+            let tags = tags.read(memory, context.tags).map_err(|e| e.to_string())?;
+            if tags.count > TAGS {
+                return Err(format!("the tags at {} claim to be {}", context.tags, tags.count));
+            }
+            let count = usize::try_from(tags.count).unwrap_or_default();
+            let pointers = value::read_pointers(memory, tags.requests, count).map_err(|e| e.to_string())?;
+            Ok((context, tags, pointers))
+        };
+        let (context, _, pointers) = match one() {
+            Ok(parts) => parts,
+            Err(why) => {
+                gaps.push(why);
+                continue;
+            }
+        };
+        for (tag, kaddr) in pointers.into_iter().enumerate().filter(|(_, at)| !at.is_null()) {
+            let view = match views.read(memory, kaddr) {
+                Ok(view) => view,
+                Err(why) => {
+                    gaps.push(why.to_string());
+                    continue;
+                }
+            };
+            // The table keeps pointers to requests that are done, and of other queues that share the tags.
+            let ours = view.queue == at
+                && view.context.is_none_or(|c| c == context_at)
+                && usize::try_from(view.tag).is_ok_and(|own| own == tag);
+            // MQ_RQ_IDLE 0, MQ_RQ_IN_FLIGHT 1, MQ_RQ_COMPLETE 2, since 4.18 (commit 12f5b9314545).
+            if ours && matches!(view.state, 1 | 2) {
+                found.push(request(types, kaddr, context.number, &view));
+            }
+        }
+    }
+    Some(found)
+}
+
+fn hardware_contexts(
+    memory: &KernelMemory<'_>,
+    layouts: &Layouts,
+    queue: &Queue,
+    gaps: &mut Vec<String>,
+) -> Option<Vec<KVirtAddr>> {
+    if let (Some(Place(table)), Some(tree)) = (queue.contexts, &layouts.tree) {
+        // From 5.18 (commit 4e5cc99e1e48); before and after it, an array.
+        let walk = tree.entries(memory, table, CONTEXTS);
+        if !walk.end.is_complete() {
+            gaps.push(format!("the hardware contexts are not all known: {}", walk.end));
+        }
+        let pointer = |(_, entry)| match entry {
+            Entry::Pointer(at) => Some(at),
+            Entry::Value(_) => None,
+        };
+        return Some(walk.items.into_iter().filter_map(pointer).collect());
+    }
+    let (Some(array), Some(count)) = (queue.context_array, queue.context_count) else {
+        gaps.push("the kernel's types don't tell where the hardware contexts are".into());
+        return None;
+    };
+    if array.is_null() || count == 0 {
+        return Some(Vec::new());
+    }
+    let all = usize::try_from(count).unwrap_or(usize::MAX);
+    if all > CONTEXTS {
+        gaps.push(format!("the queue claims {count} hardware contexts; {CONTEXTS} are looked at"));
+    }
+    match value::read_pointers(memory, array, all.min(CONTEXTS)) {
+        Ok(found) => Some(found.into_iter().filter(|at| !at.is_null()).collect()),
+        Err(why) => {
+            gaps.push(why.to_string());
+            None
+        }
+    }
+}
+
+fn request(types: &Types, kaddr: KVirtAddr, hardware_queue: u32, view: &RequestView) -> Request {
+    let code = i64::try_from(u64::from(view.flags) & OP).unwrap_or_default();
+    // Renamed in 6.0 (commit ff07a02e9e8e).
+    let names = types.enumeration("req_op").or_else(|_| types.enumeration("req_opf")).ok();
+    let name = names.and_then(|names| names.name_of(code));
+    Request {
+        kaddr,
+        op: name.map(|name| name.trim_start_matches("REQ_OP_").to_lowercase().replace('_', " ")),
+        sector: (view.sector != u64::MAX).then_some(view.sector),
+        bytes: view.bytes,
+        start_ns: view.start.unwrap_or_default(),
+        io_start_ns: view.io_start.unwrap_or_default(),
+        started_jiffies: view
+            .deadline
+            .zip(view.timeout)
+            .and_then(|(deadline, timeout)| deadline.checked_sub(u64::from(timeout)))
+            .filter(|at| *at != 0),
+        complete: view.state == 2,
+        hardware_queue,
+        tag: view.tag,
+    }
+}
