@@ -21,6 +21,7 @@ need make make
 need pahole dwarves
 need mke2fs e2fsprogs
 need python3 python3
+need chromium chromium
 if ! python3 -c 'import ensurepip, venv' >/dev/null 2>&1; then
 	missing="$missing python3-venv"
 fi

@@ -32,6 +32,7 @@ impl Crew for Actors {
         let missing = dumps.iter().flatten().filter(|path| fs::read(path).unwrap().starts_with(b"garbage"));
         Ok(Analysis {
             json: "{\"schema\":\"kdt/triage/1\"}\n".into(),
+            html: "<!DOCTYPE html><p>sysrq triggered crash".into(),
             text: "Kernel panic - not syncing: sysrq triggered crash\n".into(),
             headlines: dumps.iter().map(|_| "sysrq: sysrq triggered crash".into()).collect(),
             missing: missing
@@ -112,7 +113,10 @@ fn the_whole_way_from_the_dump_to_the_receiver() {
     assert_eq!(done.exit(), Exit::Done);
     assert_eq!(done.headlines, ["sysrq: sysrq triggered crash"]);
     let names: Vec<&str> = done.manifest.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
-    assert_eq!(names, ["report.json", "report.txt", "sosreport-web1.tar.gz", "vmcore", "vmcore-dmesg.txt"]);
+    assert_eq!(
+        names,
+        ["report.html", "report.json", "report.txt", "sosreport-web1.tar.gz", "vmcore", "vmcore-dmesg.txt"]
+    );
     assert_eq!(done.receipt.unwrap().root_digest, done.manifest.root_digest);
     let mut journal = desk.journal();
     journal[1..3].sort();

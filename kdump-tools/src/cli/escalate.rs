@@ -16,7 +16,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::output::color::Painter;
 use crate::output::escape::escape;
 use crate::output::table::Facts;
-use crate::output::{human, json, report};
+use crate::output::{html, human, json, report};
 use crate::pack::{CaseId, Kind, shown_path};
 use crate::size::Size;
 use crate::transfer::{Destination, Receipt};
@@ -146,6 +146,7 @@ impl Crew for Team<'_> {
         };
         Ok(Analysis {
             json,
+            html: html::page(&reports),
             text: report::pages(&reports, &[], 100, Painter::default()),
             headlines: done.iter().map(headline).collect(),
             missing: done.iter().flat_map(missing).collect(),

@@ -9,13 +9,13 @@ use vmcore::analysis::triage::{Options, Section, triage};
 use vmcore::report::{Completeness, Report, ReportError, Severity};
 
 use super::opened::Opened;
-use super::{Context, Format, Run, tool};
+use super::{Context, Run, tool};
 use crate::debuginfo::{Servers, Store};
 use crate::discover::{self, DumpSet, Skipped};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::color::Painter;
 use crate::output::progress::Whole;
-use crate::output::{file, human, json, report};
+use crate::output::{file, html, human, json, report};
 
 /// Analyse dumps: what the kernel died of, what is in the dump and what is not
 ///
@@ -27,9 +27,10 @@ pub struct Args {
     /// Dumps, or directories with dumps
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// human: a page for a person; json: the document kdt/triage/1, in an array where there are several dumps
+    /// human: a page for a person; json: the document kdt/triage/1, in an array where there are several dumps; html: one file for a
+    /// browser, which needs no network
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
-    format: Format,
+    format: ReportFormat,
     /// Write the report to this file, which gets its name only when it is whole
     #[arg(short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -44,6 +45,18 @@ pub struct Args {
     jobs: Option<usize>,
     #[command(flatten)]
     debuginfo: Debuginfo,
+}
+
+/// `--format` of a report.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ReportFormat {
+    /// Text for a person.
+    #[default]
+    Human,
+    /// A document with a version.
+    Json,
+    /// One file for a browser.
+    Html,
 }
 
 /// What triage may use besides the dump.
@@ -229,9 +242,10 @@ impl Args {
     fn print(&self, context: &Context, done: &[Triaged], sources: &[&Path]) -> Result<(), Failure> {
         let reports: Vec<&Report> = done.iter().map(|done| &done.report).collect();
         let text = match (self.format, reports.as_slice()) {
-            (Format::Json, [report]) => json::text(report)?,
-            (Format::Json, reports) => json::text(&reports)?,
-            (Format::Human, reports) => {
+            (ReportFormat::Json, [report]) => json::text(report)?,
+            (ReportFormat::Json, reports) => json::text(&reports)?,
+            (ReportFormat::Html, reports) => html::page(reports),
+            (ReportFormat::Human, reports) => {
                 let painter =
                     if self.output.is_some() { Painter::default() } else { context.output.painter() };
                 report::pages(reports, &self.only, context.output.width(), painter)

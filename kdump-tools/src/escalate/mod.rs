@@ -51,6 +51,8 @@ pub trait Crew: Sync {
 pub struct Analysis {
     /// The document for programs.
     pub json: String,
+    /// The page for people who have a browser.
+    pub html: String,
     /// The page for people.
     pub text: String,
     /// What happened, a line for each dump.

@@ -22,7 +22,7 @@ use crate::transfer::{Destination, Receipt, plan_send, send};
 
 /// The hidden folder for what is made on the way: reports and bundle, until they are in the package.
 pub(super) const WORKSHOP: &str = ".kdt-escalate";
-const REPORTS: [&str; 2] = ["report.json", "report.txt"];
+const REPORTS: [&str; 3] = ["report.json", "report.html", "report.txt"];
 
 /// Something that an escalation should have and has not.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -308,7 +308,8 @@ impl Work<'_> {
 
     fn analyse(&self) -> Result<Done, Failure> {
         self.step("triage", || {
-            let Analysis { json, text, headlines, missing } = self.crew.analyse(&self.plan.dump_files())?;
+            let Analysis { json, html, text, headlines, missing } =
+                self.crew.analyse(&self.plan.dump_files())?;
             self.check_cancel()?;
             let mut page = format!("case {}\n\n{text}", self.plan.request.case);
             for dump in &self.plan.dumps {
@@ -319,10 +320,11 @@ impl Work<'_> {
             for Missing { what, why } in self.plan.missing.iter().chain(&missing) {
                 let _ = writeln!(page, "missing: {what}: {why}");
             }
-            let [json_name, text_name] = REPORTS.map(|name| self.workshop.join(name));
+            let [json_name, html_name, text_name] = REPORTS.map(|name| self.workshop.join(name));
             file::write(&json_name, &json, &[])?;
+            file::write(&html_name, &html, &[])?;
             file::write(&text_name, &page, &[])?;
-            Ok((headlines.join("\n"), vec![json_name, text_name], missing))
+            Ok((headlines.join("\n"), vec![json_name, html_name, text_name], missing))
         })
     }
 

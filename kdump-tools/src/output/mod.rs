@@ -3,6 +3,8 @@
 //! - [`Output`]: the two streams, whether they take colours, and the progress display that must not be torn.
 //! - [`human`]: words for people, such as counts of pages; [`json`]: documents for programs; [`table`]: columns.
 //! - [`dump`], [`info`], [`mod@check`], [`report`]: a dump and its triage, for a person.
+//! - [`dump`], [`info`], [`report`]: a dump and its triage, for a person.
+//! - [`mod@html`]: the same triage as one file for a browser.
 //! - [`progress`]: one display for many pieces of work, on a terminal only.
 //! - [`mod@escape`]: what came from a dump or a file name does nothing to a terminal.
 //! - [`log`]: what the libraries trace, for `-v`.
@@ -15,6 +17,7 @@ pub mod color;
 pub mod dump;
 pub mod escape;
 pub mod file;
+pub mod html;
 pub mod human;
 pub mod info;
 pub mod json;
