@@ -42,14 +42,14 @@ pub fn text(check: &Check, width: usize, painter: Painter) -> String {
     let shown = check.bad.first.iter().take(SHOWN);
     shown.for_each(|run| facts.row("bad", run_words(run)));
     let shown = u64::try_from(check.bad.first.len().min(SHOWN)).unwrap_or(u64::MAX);
-    if check.bad.runs > shown {
-        if let Some(last) = &check.bad.last {
-            let between = check.bad.runs.saturating_sub(shown).saturating_sub(1);
-            if between > 0 {
-                facts.row("bad", format!("{} more, and as the last:", human::count(between)));
-            }
-            facts.row("bad", run_words(last));
+    if check.bad.runs > shown
+        && let Some(last) = &check.bad.last
+    {
+        let between = check.bad.runs.saturating_sub(shown).saturating_sub(1);
+        if between > 0 {
+            facts.row("bad", format!("{} more, and as the last:", human::count(between)));
         }
+        facts.row("bad", run_words(last));
     }
     if let Some(digest) = &check.digest {
         facts.row("digest", format!("{} of {}", digest.sha256, human::pages(digest.pages, page_size)));
@@ -66,7 +66,7 @@ fn verdict(verdict: CheckVerdict, painter: Painter) -> String {
         CheckVerdict::Corrupt => painter.paint(Style::Bad, "CORRUPT: pages that are stored do not decode"),
         CheckVerdict::Unusable => painter.paint(Style::Bad, "not usable"),
     }
-    .to_string()
+    .clone()
 }
 
 /// `pfn 0x10 at file offset 0x2000, corrupt (zlib): the zlib stream ends too early`.

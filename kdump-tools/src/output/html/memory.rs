@@ -64,7 +64,7 @@ fn bar(memory: &Value) -> Markup {
                 @for (name, bytes) in &uses {
                     @let wide = share(*bytes, total) * 960.0;
                     rect class=(class(name)) x=(format!("{x:.2}")) y="0" width=(format!("{wide:.2}")) height="40" { title { (name) ": " (generic::size(*bytes)) } }
-                    @let _ = { x += wide; };
+                    @let () = { x += wide; };
                 }
             }
             ul.keys { @for (name, bytes) in &uses {

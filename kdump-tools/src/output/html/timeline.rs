@@ -111,7 +111,7 @@ fn picture(title: &str, timed: &[(f64, &LogLine)], marks: &[Mark], from: f64, to
                     @if *info > 0 { rect class="info" x=(x) y=(format!("{:.1}", 106.0 - all)) width=(format!("{:.1}", step - 1.0)) height=(format!("{:.1}", all - e - w)) {} }
                     @if *warn > 0 { rect class="warn" x=(x) y=(format!("{:.1}", 106.0 - e - w)) width=(format!("{:.1}", step - 1.0)) height=(format!("{w:.1}")) {} }
                     @if *err > 0 { rect class="err" x=(x) y=(format!("{:.1}", 106.0 - e)) width=(format!("{:.1}", step - 1.0)) height=(format!("{:.1}", e.max(2.0))) {} }
-                    @let _ = { at += step; };
+                    @let () = { at += step; };
                 }
                 @for (row, mark) in (0_u8..).zip(marks.iter().filter(|mark| mark.ts >= from)) {
                     @let x = ((mark.ts - from) / span).clamp(0.0, 1.0) * WIDTH;
