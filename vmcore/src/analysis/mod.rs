@@ -7,6 +7,7 @@ pub mod identity;
 mod inside;
 pub mod log;
 mod machine;
+mod memory;
 mod modules;
 pub mod panic;
 mod parts;

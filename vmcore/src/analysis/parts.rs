@@ -96,7 +96,10 @@ struct Analysis {
 }
 
 /// All of them, in the order in which their parts and findings come.
-const ANALYSES: &[Analysis] = &[];
+const ANALYSES: &[Analysis] = &[
+    Analysis { section: Section::Memory, run: super::memory::memory },
+    Analysis { section: Section::Slab, run: super::memory::slab },
+];
 
 /// Runs those that are wanted, and puts their parts into the report.
 pub(super) fn run(

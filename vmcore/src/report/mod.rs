@@ -12,13 +12,15 @@ mod finding;
 mod host;
 mod identity;
 mod info;
+mod memory;
 mod state;
 
 pub use address::Address;
 pub use finding::{Confidence, Finding, Severity};
-pub use host::{BlockQueue, Irq, KernelModule, Memory, Mount, NetDevice, RunQueue, SlabCache, WorkQueue};
+pub use host::{BlockQueue, Irq, KernelModule, Mount, NetDevice, RunQueue, WorkQueue};
 pub use identity::{Completeness, DumpInfo, KernelInfo, Symbols, Taint};
 pub use info::{FrameRange, INFO_SCHEMA, Info, NoteCount, SplitPart, SplitSet};
+pub use memory::{Memory, Oom, ProcessMemory, SlabCache, Zone};
 pub use state::{
     Blocked, Cpu, Frame, FrameTrust, Lock, LogLine, LogReport, Panic, PanicKind, Task, TaskRef, WaitEdge,
 };
