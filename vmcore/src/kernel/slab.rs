@@ -246,7 +246,8 @@ pub fn identify(source: &Source<'_, '_>, at: KVirtAddr) -> Result<Option<SlabObj
     }
     let cache = members.cache(source, kaddr)?;
     let frame = pages.frame(page).ok_or("the slab's page lies outside the page array")?;
-    let start = memory.direct_map(PhysAddr(source.bytes(frame))).ok_or("the slab is not in the direct map")?;
+    let start =
+        memory.direct_map(PhysAddr(source.bytes(frame))).ok_or("the slab is not in the direct map")?;
     let within = at.0.checked_sub(start.0).ok_or("the slab begins behind the address")?;
     let number = within.checked_div(cache.size).ok_or("its objects have no bytes")?;
     let skipped = number.saturating_mul(cache.size);

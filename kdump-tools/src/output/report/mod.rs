@@ -1,6 +1,7 @@
 //! A triage report for a person: the verdict first, and all of it on a screen. What was asked for by name is shown in full.
 
 mod frames;
+mod memory;
 mod modules;
 mod tasks;
 
@@ -50,6 +51,7 @@ pub fn text(report: &Report, only: &[Section], width: usize, painter: Painter) -
     dump::file_in_short(&mut facts, &report.dump);
     facts.maybe("tasks", tasks::count(report));
     facts.maybe("modules", modules::count(report));
+    facts.maybe("memory", memory::in_short(report));
     out.push_str(&facts.render(width, painter));
     if only.is_empty() {
         out.push_str(&page.overview(report));
@@ -154,6 +156,8 @@ impl Page {
             Section::Tasks => self.task_table(report),
             Section::Stacks => self.stacks(report),
             Section::Modules => self.module_table(report),
+            Section::Memory => self.memory(report),
+            Section::Slab => self.slab(report),
             // The facts at the top are all of it, and a part without words of its own has none to add.
             _ => String::new(),
         }

@@ -57,7 +57,10 @@ pub(super) fn memory(context: &Context<'_>, _: &Clock) -> Part {
     part.gaps("memory", &counters.gaps);
     part.gaps("memory.zones", &zones.gaps);
     if let Some(why) = why {
-        part.skip("memory.processes", format!("the memory of {lost} processes can't be read; of the first: {why}"));
+        part.skip(
+            "memory.processes",
+            format!("the memory of {lost} processes can't be read; of the first: {why}"),
+        );
     }
     if context.log.is_none() {
         part.skip("memory.oom", "it is read from the kernel log, which can't be read");

@@ -64,8 +64,8 @@ fn leak(cache: &SlabCache, total: Option<u64>) -> Option<Finding> {
     let (bytes, total) = (cache.bytes?, total?);
     let percent = bytes.saturating_mul(100).checked_div(total).filter(|n| *n >= SHARE)?;
     let title = format!("The slab cache {} holds {}, {percent} % of the memory.", cache.name, mib(bytes));
-    let mut finding = Finding::new("KD-MEM-SLAB-LEAK", Severity::Warning, Confidence::Hint, title)
-        .because(format!(
+    let mut finding =
+        Finding::new("KD-MEM-SLAB-LEAK", Severity::Warning, Confidence::Hint, title).because(format!(
             "{} objects of {} bytes are in use",
             cache.objects.unwrap_or_default(),
             cache.object_size.unwrap_or_default()

@@ -6,8 +6,16 @@ use crate::report::{Confidence, Finding, Memory, Severity};
 /// What no counter accounts for; `None` where a counter that is needed is missing.
 pub(super) fn unaccounted(counters: &Counters) -> Option<u64> {
     let known = [
-        "MemFree", "Active", "Inactive", "Unevictable", "Slab", "KernelStack", "PageTables", "VmallocUsed",
-        "Percpu", "Hugetlb",
+        "MemFree",
+        "Active",
+        "Inactive",
+        "Unevictable",
+        "Slab",
+        "KernelStack",
+        "PageTables",
+        "VmallocUsed",
+        "Percpu",
+        "Hugetlb",
     ];
     let sum = known.iter().try_fold(0_u64, |sum, name| Some(sum.saturating_add(counters.get(name)?)))?;
     Some(counters.get("MemTotal")?.saturating_sub(sum))
@@ -40,10 +48,17 @@ pub(super) fn findings(memory: &Memory, whole: bool) -> Vec<Finding> {
     let oom = memory.oom.as_ref();
     if let Some(oom) = oom {
         let who = oom.invoked_by.as_deref().unwrap_or("a task whose line the log lost");
-        let what = if oom.killed.is_some() { "and the kernel killed a process for it" } else { "and no process was killed" };
+        let what = if oom.killed.is_some() {
+            "and the kernel killed a process for it"
+        } else {
+            "and no process was killed"
+        };
         let cgroup = oom.constraint.as_deref() == Some("CONSTRAINT_MEMCG");
         let (code, title) = if cgroup {
-            ("KD-MEM-OOM-CGROUP", format!("A control group ran out of memory when {who} asked for some, {what}."))
+            (
+                "KD-MEM-OOM-CGROUP",
+                format!("A control group ran out of memory when {who} asked for some, {what}."),
+            )
         } else {
             ("KD-MEM-OOM-GLOBAL", format!("Memory ran out when {who} asked for some, {what}."))
         };
@@ -63,15 +78,23 @@ pub(super) fn findings(memory: &Memory, whole: bool) -> Vec<Finding> {
     let sure = if whole { Confidence::Likely } else { Confidence::Hint };
     // No file's pages: tmpfs and shared memory have no disk to be written to.
     if let Some((bytes, percent)) = share(memory, get("Shmem"), 30) {
-        let title = format!("tmpfs and shared memory hold {}, {percent} % of the memory, while memory is short.", mib(bytes));
+        let title = format!(
+            "tmpfs and shared memory hold {}, {percent} % of the memory, while memory is short.",
+            mib(bytes)
+        );
         all.push(
             Finding::new("KD-MEM-SHMEM", Severity::Warning, sure, title)
                 .because(format!("Shmem is {}", mib(bytes)))
-                .next("Look for large files in tmpfs (df -t tmpfs) and for shared memory segments (ipcs -m)."),
+                .next(
+                    "Look for large files in tmpfs (df -t tmpfs) and for shared memory segments (ipcs -m).",
+                ),
         );
     }
     if let Some((bytes, percent)) = share(memory, get("Hugetlb"), 50) {
-        let title = format!("Reserved huge pages hold {}, {percent} % of the memory, while memory is short.", mib(bytes));
+        let title = format!(
+            "Reserved huge pages hold {}, {percent} % of the memory, while memory is short.",
+            mib(bytes)
+        );
         all.push(
             Finding::new("KD-MEM-HUGETLB", Severity::Warning, sure, title)
                 .because(format!("Hugetlb is {}", mib(bytes)))
@@ -79,7 +102,8 @@ pub(super) fn findings(memory: &Memory, whole: bool) -> Vec<Finding> {
         );
     }
     if let Some((bytes, percent)) = share(memory, memory.unaccounted, 30) {
-        let title = format!("{} of the memory, {percent} %, are in no counter: a driver may leak pages.", mib(bytes));
+        let title =
+            format!("{} of the memory, {percent} %, are in no counter: a driver may leak pages.", mib(bytes));
         all.push(
             Finding::new("KD-MEM-UNACCOUNTED", Severity::Warning, Confidence::Hint, title)
                 .because("MemTotal less what is free, on the LRU lists, in slabs, stacks, page tables, vmalloc, per-CPU and huge pages")

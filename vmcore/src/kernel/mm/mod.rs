@@ -61,7 +61,8 @@ impl<'a, 'm> Source<'a, 'm> {
 
     /// The number behind `at` in an array of `unsigned long`.
     pub(crate) fn long(&self, at: KVirtAddr, index: u64) -> Result<i64, String> {
-        let at = index.checked_mul(8).and_then(|skip| at.checked_add(skip)).ok_or("the place is past 2^64")?;
+        let at =
+            index.checked_mul(8).and_then(|skip| at.checked_add(skip)).ok_or("the place is past 2^64")?;
         self.memory.read_u64(at).map(u64::cast_signed).map_err(|why| why.to_string())
     }
 

@@ -50,7 +50,8 @@ pub fn read(source: &Source<'_, '_>, tasks: &Tasks) -> (Vec<ProcessMemory>, usiz
         let one = || -> Result<ProcessMemory, String> {
             let counter = |name: &str| counter(source, mm, name).map(|n| source.bytes(n));
             let signal = source.member(task.kaddr, "task_struct", &["signal"]).ok();
-            let adj = signal.and_then(|at| source.member(KVirtAddr(at), "signal_struct", &["oom_score_adj"]).ok());
+            let adj =
+                signal.and_then(|at| source.member(KVirtAddr(at), "signal_struct", &["oom_score_adj"]).ok());
             Ok(ProcessMemory {
                 pid: task.tgid,
                 comm: task.comm.clone(),
