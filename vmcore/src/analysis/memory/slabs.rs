@@ -6,6 +6,7 @@ use super::verdict::mib;
 use crate::kernel::mm::counters;
 use crate::kernel::mm::zone;
 use crate::kernel::slab::{self, Cache};
+use crate::kernel::walk::WalkEnd;
 use crate::report::{Confidence, Finding, Severity, SlabCache};
 
 /// Percent of all memory from which a cache is suspected.
@@ -48,7 +49,9 @@ pub(in crate::analysis) fn slab(context: &Context<'_>, clock: &Clock) -> Part {
     let failed: Vec<String> = failed.map(|(name, why)| format!("{name}: {why}")).collect();
     let mut part = Part::new(move |report| report.slab = found);
     part.findings.extend(leak);
-    if !all.end.is_complete() {
+    if all.end == WalkEnd::Cancelled {
+        part.stopped("slab");
+    } else if !all.end.is_complete() {
         part.skip("slab", format!("the list of caches is not whole: {}", all.end));
     }
     if let Some(first) = all.lost.first() {

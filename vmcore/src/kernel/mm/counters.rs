@@ -143,7 +143,7 @@ pub fn read(source: &Source<'_, '_>, zones: &Zones) -> Counters {
     let misc = source.global(&["NR_KERNEL_MISC_RECLAIMABLE"]).or_else(|_| {
         // Counted in bytes in 4.17 to 4.19 (kernel commits eb59254608bc, b29940c1abd7).
         let bytes = source.global(&["NR_INDIRECTLY_RECLAIMABLE_BYTES"]);
-        bytes.map(|n| n.checked_div(source.page_size).unwrap_or_default())
+        bytes.map(|n| source.pages(n))
     });
     let swap_total = source.pages_of("total_swap_pages");
     found.keep("SwapTotal", bytes(swap_total.clone()));
@@ -197,7 +197,7 @@ pub fn read(source: &Source<'_, '_>, zones: &Zones) -> Counters {
             kib.saturating_mul(1024)
         } else {
             let ratio = source.variables().u32("sysctl_overcommit_ratio").map_err(|why| why.to_string())?;
-            let usable = source.bytes(total?).saturating_sub(hugetlb?) / source.page_size.max(1);
+            let usable = source.pages(source.bytes(total?).saturating_sub(hugetlb?));
             source.bytes(usable.saturating_mul(u64::from(ratio)) / 100)
         };
         Ok(allowed.saturating_add(source.bytes(swap_total?)))
@@ -224,7 +224,7 @@ fn available(
     let reserve = source.bytes(source.pages_of("totalreserve_pages")?);
     let cache = get("Active(file)")?.saturating_add(get("Inactive(file)")?);
     // Half, in whole pages, as the kernel halves.
-    let half = |n: u64| source.bytes(n / source.page_size.max(1) / 2);
+    let half = |n: u64| source.bytes(source.pages(n) / 2);
     let part = |n: u64| n.saturating_sub(half(n).min(low));
     let free = get("MemFree")?;
     let all = free.saturating_add(part(cache)).saturating_add(part(reclaimable?));

@@ -84,4 +84,8 @@ impl<'a, 'm> Source<'a, 'm> {
     pub(crate) fn bytes(&self, pages: u64) -> u64 {
         pages.saturating_mul(self.page_size)
     }
+
+    pub(crate) fn pages(&self, bytes: u64) -> u64 {
+        bytes.checked_div(self.page_size).unwrap_or_default()
+    }
 }
