@@ -12,6 +12,7 @@ mod irqs;
 mod lockup;
 pub mod log;
 mod machine;
+mod memory;
 mod modules;
 mod mounts;
 mod net;

@@ -109,6 +109,8 @@ const ANALYSES: &[Analysis] = &[
     Analysis { section: Section::BlockIo, run: super::block_io::run },
     Analysis { section: Section::Net, run: super::net::run },
     Analysis { section: Section::Cgroups, run: super::cgroups::run },
+    Analysis { section: Section::Memory, run: super::memory::memory },
+    Analysis { section: Section::Slab, run: super::memory::slab },
 ];
 
 /// Runs those that are wanted, and puts their parts into the report.

@@ -156,7 +156,7 @@ impl Options {
 }
 
 /// Parts of the report that nothing fills yet.
-const NOT_READ: &[&str] = &["memory", "slab"];
+const NOT_READ: &[&str] = &[];
 const UNREAD: &str = "kdt does not read these parts of the kernel yet";
 
 /// Analyses one dump. It never fails: what can't be had is told in the report.

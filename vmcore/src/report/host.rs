@@ -1,4 +1,4 @@
-//! What the kernel managed when it died: memory, modules, devices, queues.
+//! What the kernel managed when it died: modules, devices, queues.
 
 use std::collections::BTreeMap;
 
@@ -29,41 +29,6 @@ pub struct KernelModule {
     pub build_id: Option<String>,
     /// Its parameters with their values, as under `/sys/module/NAME/parameters`.
     pub parameters: BTreeMap<String, String>,
-}
-
-/// How the memory was used, in bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
-    /// All that the kernel manages.
-    pub total: Option<u64>,
-    /// Free.
-    pub free: Option<u64>,
-    /// What could be had without swapping.
-    pub available: Option<u64>,
-    /// Buffers of block devices.
-    pub buffers: Option<u64>,
-    /// The page cache.
-    pub cached: Option<u64>,
-    /// Anonymous pages.
-    pub anon: Option<u64>,
-    /// Slab pages.
-    pub slab: Option<u64>,
-    /// Further counters, by the names that `/proc/meminfo` uses.
-    #[serde(flatten)]
-    pub more: BTreeMap<String, u64>,
-}
-
-/// A slab cache.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SlabCache {
-    /// Its name.
-    pub name: String,
-    /// Bytes of one object.
-    pub object_size: Option<u64>,
-    /// Objects in use.
-    pub objects: Option<u64>,
-    /// Bytes of all its pages.
-    pub bytes: Option<u64>,
 }
 
 /// A mounted filesystem.

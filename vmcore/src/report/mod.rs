@@ -16,6 +16,7 @@ mod identity;
 mod info;
 mod io;
 mod kernel_work;
+mod memory;
 mod state;
 mod waits;
 
@@ -25,11 +26,7 @@ pub use check::{
 };
 pub use devices::{Bpf, BpfProgram, Irq, Livepatch, Setting, Trace, TraceEvent};
 pub use finding::{Confidence, Finding, Severity};
-pub use host::{BlockQueue, KernelModule, Memory, Mount, NetDevice, SlabCache};
-pub use identity::{Completeness, DumpInfo, KernelInfo, Symbols, Taint};
-pub use info::{FrameRange, INFO_SCHEMA, Info, NoteCount, SplitPart, SplitSet};
-pub use io::{BlockDetail, BlockRequest, ControlGroup, MountDetail, NetDetail, OpenFile, Socket};
-pub use kernel_work::{CpuTimers, PendingTimer, Work, WorkQueue, Worker, WorkerPool};
+pub use host::{BlockQueue, KernelModule, Memory, Mount, NetDevice, SlabCache, Completeness, DumpInfo, KernelInfo, Symbols, Taint, FrameRange, INFO_SCHEMA, Info, NoteCount, SplitPart, SplitSet, WorkQueue};
 pub use state::{
     Blocked, Cpu, Frame, FrameTrust, Lock, LogLine, LogReport, Panic, PanicKind, Task, TaskRef, WaitEdge,
 };

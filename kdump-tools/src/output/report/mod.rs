@@ -4,6 +4,7 @@ mod blocked;
 mod devices;
 mod frames;
 mod io;
+mod memory;
 mod modules;
 mod tasks;
 
@@ -53,6 +54,7 @@ pub fn text(report: &Report, only: &[Section], width: usize, painter: Painter) -
     dump::file_in_short(&mut facts, &report.dump);
     facts.maybe("tasks", tasks::count(report));
     facts.maybe("modules", modules::count(report));
+    facts.maybe("memory", memory::in_short(report));
     out.push_str(&facts.render(width, painter));
     if only.is_empty() {
         out.push_str(&page.overview(report));
@@ -175,6 +177,8 @@ impl Page {
             Section::BlockIo => self.block_table(report),
             Section::Net => self.net_table(report),
             Section::Cgroups => self.cgroup_table(report),
+            Section::Memory => self.memory(report),
+            Section::Slab => self.slab(report),
             // The facts at the top are all of it, and a part without words of its own has none to add.
             _ => String::new(),
         }

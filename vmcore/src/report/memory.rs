@@ -1,0 +1,130 @@
+//! How the memory was used.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// How the memory was used, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// All that the kernel manages.
+    pub total: Option<u64>,
+    /// Free.
+    pub free: Option<u64>,
+    /// What could be had without swapping.
+    pub available: Option<u64>,
+    /// Buffers of block devices.
+    pub buffers: Option<u64>,
+    /// The page cache.
+    pub cached: Option<u64>,
+    /// Anonymous pages.
+    pub anon: Option<u64>,
+    /// Slab pages.
+    pub slab: Option<u64>,
+    /// What no counter accounts for: pages that drivers took for themselves, mostly.
+    #[serde(default)]
+    pub unaccounted: Option<u64>,
+    /// The zones, by node.
+    #[serde(default)]
+    pub zones: Vec<Zone>,
+    /// The largest processes.
+    #[serde(default)]
+    pub processes: Vec<ProcessMemory>,
+    /// The last time that memory ran out, by the log.
+    #[serde(default)]
+    pub oom: Option<Oom>,
+    /// Further counters, by the names that `/proc/meminfo` uses.
+    #[serde(flatten)]
+    pub more: BTreeMap<String, u64>,
+}
+
+/// A zone; sizes in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Zone {
+    /// Its node.
+    pub node: u64,
+    /// `DMA`, `DMA32`, `Normal`, `Movable`.
+    pub name: Option<String>,
+    /// Free.
+    pub free: Option<u64>,
+    /// The lowest watermark.
+    pub min: Option<u64>,
+    /// The one at which `kswapd` wakes.
+    pub low: Option<u64>,
+    /// The one at which `kswapd` rests.
+    pub high: Option<u64>,
+    /// What the buddy allocator manages.
+    pub managed: Option<u64>,
+    /// RAM in it.
+    pub present: Option<u64>,
+    /// Whether less is free than the lowest watermark.
+    pub below_min: Option<bool>,
+    /// Free blocks of 2^n pages, by n.
+    pub free_blocks: Option<Vec<u64>>,
+}
+
+/// A process's memory, in bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessMemory {
+    /// Its number.
+    pub pid: i64,
+    /// Its name.
+    pub comm: String,
+    /// Resident: the three below together.
+    pub rss: u64,
+    /// Anonymous pages.
+    pub anon: u64,
+    /// Pages of files.
+    pub file: u64,
+    /// Pages of tmpfs and shared memory.
+    pub shmem: u64,
+    /// In swap.
+    pub swap: u64,
+    /// Its address space.
+    pub total_vm: Option<u64>,
+    /// `oom_score_adj`.
+    pub oom_score_adj: Option<i64>,
+}
+
+/// Memory that ran out, as the kernel logged it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Oom {
+    /// Who asked for the memory.
+    pub invoked_by: Option<String>,
+    /// With which flags.
+    pub gfp_mask: Option<String>,
+    /// For 2^n pages.
+    pub order: Option<i64>,
+    /// What limited it: `CONSTRAINT_NONE`, `CONSTRAINT_MEMCG`, …
+    pub constraint: Option<String>,
+    /// Whom the kernel killed for it; `null` where it killed none.
+    pub killed: Option<String>,
+}
+
+/// A slab cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlabCache {
+    /// Its name.
+    pub name: String,
+    /// Bytes of one object.
+    pub object_size: Option<u64>,
+    /// Objects in use.
+    pub objects: Option<u64>,
+    /// Bytes of all its pages.
+    pub bytes: Option<u64>,
+    /// Bytes of one object with what the allocator adds.
+    #[serde(default)]
+    pub size: Option<u64>,
+    /// Objects that there is room for.
+    #[serde(default)]
+    pub total_objects: Option<u64>,
+    /// Slabs.
+    #[serde(default)]
+    pub slabs: Option<u64>,
+    /// Pages of a slab are 2^this.
+    #[serde(default)]
+    pub order: Option<u32>,
+    /// Its constructor, with the module that it is in.
+    #[serde(default)]
+    pub constructor: Option<String>,
+}
