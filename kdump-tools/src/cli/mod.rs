@@ -6,6 +6,7 @@
 pub mod collect;
 pub mod drill;
 pub mod escalate;
+pub mod filter;
 pub mod gen_docs;
 pub mod info;
 pub mod log;
@@ -59,6 +60,7 @@ commands! {
     Triage => triage,
     Log => log,
     Info => info,
+    Filter => filter,
     Collect => collect,
     Pack => pack,
     Verify => verify,
