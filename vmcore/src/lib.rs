@@ -1,7 +1,7 @@
 //! Reads Linux kernel memory dumps: opens them, translates addresses, and says what happened.
 //!
 //! Data flows one way, and a module uses only what stands before it:
-//! `addr, limits, progress, error → raw → source → format → mem → xlat → sym → kernel → unwind → report → analysis`.
+//! `addr, limits, progress, error → raw → source → format → mem → xlat → sym → kernel → unwind → report → analysis → filter → write`.
 //!
 //! - [`Dump`] opens a dump of any container ([`Dump::open`], [`Dump::open_set`]), tells of itself
 //!   ([`Facts`], [`Completeness`], registers, notes), and is the machine's [`PhysicalMemory`].
@@ -63,6 +63,7 @@ pub mod analysis;
 pub mod check;
 pub mod distill;
 pub mod error;
+pub mod filter;
 pub mod format;
 pub mod kernel;
 pub mod limits;
@@ -73,6 +74,7 @@ pub mod report;
 pub mod source;
 pub mod sym;
 pub mod unwind;
+pub mod write;
 pub mod xlat;
 
 pub use mem::{Completeness, Dump, Facts, OpenOptions, PageState, PhysicalMemory};

@@ -7,6 +7,7 @@ pub mod check;
 pub mod collect;
 pub mod drill;
 pub mod escalate;
+pub mod filter;
 pub mod gen_docs;
 pub mod info;
 pub mod log;
@@ -61,6 +62,7 @@ commands! {
     Log => log,
     Info => info,
     Check => check,
+    Filter => filter,
     Collect => collect,
     Pack => pack,
     Verify => verify,

@@ -1,0 +1,17 @@
+//! Which pages of a dump are worth keeping: what each page was used for, in the dumped kernel's own words.
+//!
+//! [`classify`] looks at every `struct page` once and gives a [`Classes`]: the frames to keep at a [`Level`], and how many pages
+//! each [`Class`] has. A page whose use can't be told with certainty is kept, and counted. Nothing here writes a dump.
+
+mod class;
+mod level;
+mod pages;
+mod rules;
+mod sections;
+mod selection;
+
+pub use class::{Class, Counts};
+pub use level::Level;
+pub use pages::{Classes, FilterError, classify};
+pub use rules::Rules;
+pub use selection::Selection;

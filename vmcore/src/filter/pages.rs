@@ -1,0 +1,250 @@
+//! The walk over every `struct page` of a dump.
+
+use super::rules::{Rules, Seen};
+use super::sections::Sections;
+use super::{Class, Counts, Level, Selection};
+use crate::addr::Pfn;
+use crate::format::vmcoreinfo::Vmcoreinfo;
+use crate::limits::Limits;
+use crate::mem::{Dump, PageState, PhysicalMemory};
+use crate::progress::{Cancel, Progress};
+use crate::sym::btf::Types;
+use crate::xlat::KernelMemory;
+
+/// `struct page` that are read at once.
+const PIECE: u64 = 2048;
+
+/// Why pages can't be chosen at all.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FilterError {
+    /// Somebody asked for the stop.
+    #[error("it was interrupted")]
+    Cancelled,
+    /// A header that lies, most likely.
+    #[error("the dump announces {found} frames, more than {limit}")]
+    TooMany {
+        /// How many.
+        found: u64,
+        /// The limit.
+        limit: u64,
+    },
+}
+
+/// What each page of a dump was used for, in sum, and which frames are to be kept.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Classes {
+    /// Frames of RAM that the dump speaks of.
+    pub ram: Selection,
+    /// Frames to keep: those that the dump has and the level does not leave out.
+    pub kept: Selection,
+    /// Pages that the dump has, by class. Nothing but [`Class::Unknown`] where the classes can't be told.
+    pub counts: Counts,
+    /// Frames whose bytes were lost before: the dump is not whole, and no copy of it is.
+    pub lost: u64,
+    /// One sentence per thing that could not be told, and what that means.
+    pub notes: Vec<String>,
+}
+
+/// Finds out which frames the dump has, and which of them are to be kept at `level`. Without what it takes to tell
+/// the classes, all are kept, and [`Classes::notes`] says why.
+///
+/// # Errors
+/// [`FilterError`]
+pub fn classify(
+    dump: &Dump,
+    memory: &KernelMemory<'_>,
+    info: &Vmcoreinfo,
+    types: Option<&Types>,
+    level: Level,
+    limits: &Limits,
+    watch: (&Cancel, &dyn Progress),
+) -> Result<Classes, FilterError> {
+    let mut classes = frames(dump, limits, watch.0)?;
+    if !level.needs_classes() {
+        return Ok(classes);
+    }
+    let first = classes.kept.runs(0..u64::MAX).next().map(|run| run.start);
+    let ways = Rules::new(info, types)
+        .and_then(|rules| Ok((Sections::find(memory, info, first.unwrap_or(0))?, rules)));
+    let (sections, rules) = match ways {
+        Ok(ways) => ways,
+        Err(why) => {
+            let all = classes.kept.len();
+            classes.notes.push(format!(
+                "what pages were used for can't be told ({why}): all {all} are kept, and zeros alone are left out"
+            ));
+            return Ok(classes);
+        }
+    };
+    classes.notes.extend(rules.missing().iter().cloned());
+    let mut walk = Walk { memory, sections, rules, level, block: None, classes };
+    watch.1.step("look at pages", Some(walk.classes.kept.len()));
+    walk.all(watch)?;
+    let unknown = walk.classes.counts.get(Class::Unknown);
+    if unknown > 0 {
+        walk.classes.notes.push(format!(
+            "{unknown} pages are kept because their struct page can't be read or contradicts its neighbours"
+        ));
+    }
+    Ok(walk.classes)
+}
+
+/// Which frames the dump speaks of, and which it has.
+fn frames(dump: &Dump, limits: &Limits, cancel: &Cancel) -> Result<Classes, FilterError> {
+    let limit = limits.frames >> 2;
+    let found = dump.completeness().announced_pages;
+    if found > limit || dump.end_pfn().0 > limits.frames {
+        return Err(FilterError::TooMany { found: found.max(dump.end_pfn().0), limit });
+    }
+    let mut classes = Classes::default();
+    let mut next = dump.next_frame(Pfn(0));
+    let mut steps = 0_u64;
+    while let Some(pfn) = next {
+        match dump.state(pfn) {
+            PageState::Hole => {}
+            PageState::Excluded => classes.ram.insert(pfn.0),
+            PageState::Lost => {
+                classes.ram.insert(pfn.0);
+                classes.lost = classes.lost.saturating_add(1);
+            }
+            PageState::Present => {
+                classes.ram.insert(pfn.0);
+                classes.kept.insert(pfn.0);
+            }
+        }
+        next = pfn.checked_add(1).and_then(|pfn| dump.next_frame(pfn));
+        steps = steps.wrapping_add(1);
+        if steps & 0xffff == 0 && cancel.is_cancelled() {
+            return Err(FilterError::Cancelled);
+        }
+    }
+    Ok(classes)
+}
+
+/// A free block or a compound page whose first frame was seen.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    end: u64,
+    seen: Seen,
+}
+
+struct Walk<'a, 'm> {
+    memory: &'a KernelMemory<'m>,
+    sections: Sections,
+    rules: Rules,
+    level: Level,
+    block: Option<Block>,
+    classes: Classes,
+}
+
+impl Walk<'_, '_> {
+    fn all(&mut self, (cancel, progress): (&Cancel, &dyn Progress)) -> Result<(), FilterError> {
+        let stretches: Vec<_> = self.classes.kept.stretches().collect();
+        for stretch in stretches {
+            if cancel.is_cancelled() {
+                return Err(FilterError::Cancelled);
+            }
+            let mut pfn = stretch.start;
+            while pfn < stretch.end {
+                let end = pfn.saturating_add(PIECE).min(stretch.end).min(self.sections.end_of(pfn));
+                let there = self.classes.kept.count(pfn..end);
+                // A block that ends in a piece without frames has nothing left to say there.
+                if there > 0 {
+                    self.piece(pfn, end);
+                }
+                progress.advance(there);
+                pfn = end;
+            }
+        }
+        Ok(())
+    }
+
+    fn piece(&mut self, start: u64, end: u64) {
+        let size = self.sections.page_struct();
+        let frames = end.saturating_sub(start);
+        let Some(at) = self.sections.page(self.memory, start) else {
+            return self.unreadable(start, end);
+        };
+        // One more, for the one behind the last; it may be in the next section, and not there.
+        let bytes = frames.saturating_add(1).saturating_mul(size);
+        let sparse = self.memory.read_sparse(at, usize::try_from(bytes).unwrap_or(0));
+        let step = usize::try_from(size).unwrap_or(64);
+        let mut from = 0_usize;
+        for pfn in start..end {
+            let to = from.saturating_add(step);
+            let range = from..to;
+            from = to;
+            if !self.classes.kept.contains(pfn) {
+                // Its struct page still counts where it is the first of a block.
+                if let Some(page) = sparse.bytes.get(range.clone())
+                    && sparse.missing.is_empty()
+                    && self.inside(pfn).is_none()
+                {
+                    let second = sparse.bytes.get(to..to.saturating_add(step)).unwrap_or_default();
+                    self.begin(pfn, self.rules.see(pfn, page, second));
+                }
+                continue;
+            }
+            let readable = sparse.missing.is_empty() || sparse.why_missing(&range).is_none();
+            let class = match sparse.bytes.get(range) {
+                Some(page) if readable => {
+                    let next = to..to.saturating_add(step);
+                    let whole = sparse.missing.is_empty() || sparse.why_missing(&next).is_none();
+                    let second = sparse.bytes.get(next).filter(|_| whole).unwrap_or_default();
+                    self.class_of(pfn, page, second)
+                }
+                _ => {
+                    self.block = None;
+                    Class::Unknown
+                }
+            };
+            self.classes.counts.add(class);
+            if self.level.excludes(class) {
+                self.classes.kept.remove(pfn);
+            }
+        }
+    }
+
+    fn unreadable(&mut self, start: u64, end: u64) {
+        self.block = None;
+        for pfn in start..end {
+            if self.classes.kept.contains(pfn) {
+                self.classes.counts.add(Class::Unknown);
+            }
+        }
+    }
+
+    fn inside(&self, pfn: u64) -> Option<Block> {
+        self.block.filter(|block| pfn < block.end)
+    }
+
+    fn begin(&mut self, pfn: u64, seen: Option<Seen>) {
+        self.block = seen
+            .filter(|seen| seen.frames > 1)
+            .and_then(|seen| Some(Block { end: pfn.checked_add(seen.frames)?, seen }));
+    }
+
+    fn class_of(&mut self, pfn: u64, page: &[u8], second: &[u8]) -> Class {
+        if let Some(block) = self.inside(pfn) {
+            let agrees = if block.seen.compound {
+                self.rules.continues(pfn, page, self.sections.page_struct())
+            } else {
+                !self.rules.begins(page)
+            };
+            if agrees {
+                return if self.rules.is_poisoned(page) { Class::HwPoison } else { block.seen.class };
+            }
+        }
+        let seen = self.rules.see(pfn, page, second);
+        self.begin(pfn, seen);
+        match seen {
+            Some(seen) if seen.poisoned => Class::HwPoison,
+            Some(seen) => seen.class,
+            // A tail of what is the kernel's own, or of what makes no sense: it stays.
+            None if self.rules.is_tail(page) == Some(true) => Class::Kernel,
+            None => Class::Unknown,
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! How one page becomes its stored bytes, and how it is proven that it comes back.
+
+use super::lzo;
+use crate::format::{Codec, decode};
+
+/// Encodes pages on one thread.
+pub struct Encoder {
+    codec: Codec,
+    zlib: libdeflater::Compressor,
+    unzlib: libdeflater::Decompressor,
+    snappy: snap::raw::Encoder,
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+    lzo: lzo::Compressor,
+    back: Vec<u8>,
+}
+
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encoder").field("codec", &self.codec).finish_non_exhaustive()
+    }
+}
+
+impl Encoder {
+    /// An encoder at the codec's fastest level, which is makedumpfile's.
+    #[must_use]
+    pub fn new(codec: Codec) -> Self {
+        let fastest = libdeflater::CompressionLvl::new(1).unwrap_or_default();
+        Self {
+            codec,
+            zlib: libdeflater::Compressor::new(fastest),
+            unzlib: libdeflater::Decompressor::new(),
+            snappy: snap::raw::Encoder::new(),
+            zstd: zstd::bulk::Compressor::new(1).ok(),
+            lzo: lzo::Compressor::default(),
+            back: Vec::new(),
+        }
+    }
+
+    /// Adds the stored form of `page` to `out`, and gives how it is stored: as it is where encoding saves nothing.
+    pub fn encode(&mut self, page: &[u8], out: &mut Vec<u8>) -> Codec {
+        let start = out.len();
+        // An output that takes as much as the page is of no use, so no more room than that is needed.
+        let most = start.saturating_add(page.len());
+        let len = match self.codec {
+            Codec::Raw => None,
+            Codec::Zlib => {
+                out.resize(most, 0);
+                out.get_mut(start..).and_then(|to| self.zlib.zlib_compress(page, to).ok())
+            }
+            Codec::Lzo => self.lzo.compress(page, out).then(|| out.len().saturating_sub(start)),
+            Codec::Snappy => {
+                out.resize(start.saturating_add(snap::raw::max_compress_len(page.len())), 0);
+                out.get_mut(start..).and_then(|to| self.snappy.compress(page, to).ok())
+            }
+            Codec::Zstd => {
+                out.resize(most, 0);
+                let to = out.get_mut(start..);
+                to.zip(self.zstd.as_mut()).and_then(|(to, zstd)| zstd.compress_to_buffer(page, to).ok())
+            }
+        };
+        match len.filter(|len| *len < page.len()) {
+            Some(len) => {
+                out.truncate(start.saturating_add(len));
+                self.codec
+            }
+            None => {
+                out.truncate(start);
+                out.extend_from_slice(page);
+                Codec::Raw
+            }
+        }
+    }
+
+    /// Decodes `stored` and compares it with `page`.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn prove(&mut self, codec: Codec, stored: &[u8], page: &[u8]) -> Result<(), String> {
+        self.back.resize(page.len(), 0);
+        if codec == Codec::Zlib {
+            let got = self.unzlib.zlib_decompress(stored, &mut self.back).map_err(|e| e.to_string())?;
+            if got != page.len() {
+                return Err(format!("it gives {got} bytes"));
+            }
+        } else if codec == Codec::Raw {
+            return if stored == page { Ok(()) } else { Err("its bytes differ".into()) };
+        } else {
+            decode(codec, stored, &mut self.back)?;
+        }
+        if self.back == page { Ok(()) } else { Err("its bytes differ".into()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_page_comes_back_in_every_codec(
+            words in prop::collection::vec((any::<u8>(), 1_usize..300), 1..80),
+            codec in 0_usize..5,
+        ) {
+            let mut page: Vec<u8> = words.iter().flat_map(|(byte, n)| (0..*n).map(move |i| if *n > 20 { *byte } else { byte.wrapping_mul(i as u8) })).collect();
+            page.resize(4096, 7);
+            let mut encoder = Encoder::new(Codec::ALL[codec]);
+            let mut out = vec![1, 2, 3];
+            for _ in 0..2 {
+                out.truncate(3);
+                let stored = encoder.encode(&page, &mut out);
+                prop_assert!(out.len() - 3 <= page.len());
+                prop_assert_eq!(encoder.prove(stored, &out[3..], &page), Ok(()));
+                let mut back = vec![0; page.len()];
+                prop_assert_eq!(decode(stored, &out[3..], &mut back), Ok(()));
+                prop_assert_eq!(&back, &page);
+            }
+        }
+    }
+
+    #[test]
+    fn noise_is_stored_as_it_is() {
+        let mut x = 1_u32;
+        let page: Vec<u8> = (0..4096)
+            .map(|_| {
+                x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (x >> 24) as u8
+            })
+            .collect();
+        for codec in Codec::ALL {
+            let mut out = Vec::new();
+            assert_eq!(Encoder::new(codec).encode(&page, &mut out), Codec::Raw);
+            assert_eq!(out, page);
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_is_noticed() {
+        for codec in Codec::ALL {
+            let (page, mut out) = ([9_u8; 4096], Vec::new());
+            let mut encoder = Encoder::new(codec);
+            let stored = encoder.encode(&page, &mut out);
+            let mut other = page;
+            other[4000] = 1;
+            assert!(encoder.prove(stored, &out, &other).is_err(), "{codec}");
+        }
+    }
+}

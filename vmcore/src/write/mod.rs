@@ -1,0 +1,150 @@
+//! Writes dumps: kdump-compressed and ELF, to files and as flattened streams.
+//!
+//! [`write`] takes the frames that are kept, reads, encodes and checks them on several threads, and gives them to a [`Sink`] in
+//! the order of their frames. The memory that it holds does not grow with the dump, but for a bit for each frame of it.
+//! Nothing here gives a file its name, or decides which pages are worth keeping.
+
+mod codec;
+mod elf;
+mod kdump;
+mod lzo;
+mod pipeline;
+mod sink;
+mod texts;
+
+pub use codec::Encoder;
+pub use sink::{FileSink, FlatSink, Sink};
+pub use texts::Texts;
+
+use std::io;
+use std::ops::Range;
+
+use crate::addr::KVirtAddr;
+use crate::filter::{Classes, Level};
+use crate::format::Codec;
+use crate::mem::{Dump, PhysicalMemory};
+use crate::progress::{Cancel, Progress};
+
+/// What is to be written.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The form.
+    pub form: Form,
+    /// The level that the pages were chosen at.
+    pub level: Level,
+    /// Threads that read and encode.
+    pub jobs: usize,
+    /// Whether each page is decoded again and compared.
+    pub verify: bool,
+    /// The frames of this part of a split set; `None` for a whole dump.
+    pub part: Option<Range<u64>>,
+}
+
+/// The forms of a dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// kdump-compressed, version 6.
+    Kdump(Codec),
+    /// ELF.
+    Elf,
+}
+
+/// What was written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Written {
+    /// Frames of which the output has the bytes.
+    pub pages: u64,
+    /// Of these, how many are full of zeros and share one place.
+    pub zero_pages: u64,
+    /// Length of the dump; a flattened stream of it is longer.
+    pub bytes: u64,
+    /// Frames that should be kept and can't be read: the output says that they are missing.
+    pub unreadable: u64,
+    /// Why the first of them can't be read.
+    pub first_unreadable: Option<String>,
+}
+
+/// Why a dump can't be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The operating system says no.
+    #[error("can't write at offset {at:#x}: {source}")]
+    Io {
+        /// Where in the dump.
+        at: u64,
+        /// What it says.
+        source: io::Error,
+    },
+    /// A page does not come back as it was.
+    #[error("the page of pfn {pfn:#x} does not decode to what was encoded: {why}")]
+    Verify {
+        /// Its frame.
+        pfn: u64,
+        /// What is wrong.
+        why: String,
+    },
+    /// Somebody asked for the stop.
+    #[error("it was interrupted")]
+    Cancelled,
+    /// The form can't hold it.
+    #[error("{0}")]
+    Unfit(String),
+    /// A thread ended early.
+    #[error("a thread that encodes pages ended before its work was done")]
+    Thread,
+}
+
+impl WriteError {
+    fn at(at: u64) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { at, source }
+    }
+}
+
+/// Writes the kept frames of `dump`. `direct` is where the direct map of the dumped kernel begins, where that is known.
+///
+/// # Errors
+/// [`WriteError`]; what is in the sink then is no dump.
+pub fn write(
+    dump: &Dump,
+    classes: &Classes,
+    texts: &Texts,
+    direct: Option<KVirtAddr>,
+    options: &Options,
+    sink: &mut dyn Sink,
+    watch: (&Cancel, &dyn Progress),
+) -> Result<Written, WriteError> {
+    let whole = 0..dump.end_pfn().0;
+    let frames = options.part.clone().unwrap_or(whole);
+    watch.1.step("write", Some(classes.kept.count(frames.clone())));
+    match options.form {
+        Form::Kdump(codec) => kdump::write(dump, classes, texts, codec, frames, options, sink, watch),
+        Form::Elf => elf::write(dump, classes, texts, direct, frames, options, sink, watch),
+    }
+}
+
+/// Where a set of `parts` is cut, so that each has as many kept frames as the others.
+#[must_use]
+pub fn cut(classes: &Classes, end: u64, parts: u64) -> Vec<Range<u64>> {
+    let each = classes.kept.len().div_ceil(parts.max(1)).max(1);
+    let (mut cuts, mut start, mut have) = (Vec::new(), 0, 0_u64);
+    for run in classes.kept.runs(0..end) {
+        let mut from = run.start;
+        while from < run.end {
+            let room = each.saturating_sub(have);
+            let to = from.saturating_add(room).min(run.end);
+            have = have.saturating_add(to.saturating_sub(from));
+            from = to;
+            if have >= each {
+                cuts.push(start..to);
+                (start, have) = (to, 0);
+            }
+        }
+    }
+    match cuts.last_mut() {
+        Some(last) if have == 0 => last.end = end,
+        _ => cuts.push(start..end),
+    }
+    cuts
+}

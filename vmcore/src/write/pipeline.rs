@@ -1,0 +1,197 @@
+//! Reads, encodes and checks pages on several threads, and gives them in the order of their frames.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Mutex, PoisonError};
+
+use super::{Encoder, Options, WriteError};
+use crate::addr::Pfn;
+use crate::format::Codec;
+use crate::mem::{Dump, PageState, PhysicalMemory};
+use crate::progress::{Cancel, Progress};
+
+/// Pages of one batch: half a mebibyte of 4 KiB pages.
+const BATCH: u64 = 128;
+
+/// How one page of a batch is stored.
+#[derive(Clone, Debug)]
+pub(super) enum Stored {
+    /// Full of zeros: it takes no bytes.
+    Zero,
+    /// So many bytes of the batch, in this codec.
+    Bytes(usize, Codec),
+    /// It can't be read, and why.
+    Unreadable(String),
+}
+
+/// Some pages, encoded.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Which frames.
+    pub(super) runs: Vec<Range<u64>>,
+    /// One for each frame.
+    pub(super) pages: Vec<Stored>,
+    /// Their bytes, one behind the other.
+    pub(super) bytes: Vec<u8>,
+    /// The pages as they are.
+    plain: Vec<u8>,
+    /// The first page that does not come back as it was.
+    wrong: Option<(u64, String)>,
+}
+
+/// Gives the batches of `frames` to `take`, in order. At most a few for each thread exist at a time.
+pub(super) fn run(
+    dump: &Dump,
+    runs: impl Iterator<Item = Range<u64>> + Send,
+    codec: Codec,
+    drop_zeros: bool,
+    options: &Options,
+    (cancel, progress): (&Cancel, &dyn Progress),
+    mut take: impl FnMut(&Batch) -> Result<(), WriteError>,
+) -> Result<(), WriteError> {
+    let jobs = options.jobs.clamp(1, 64);
+    let in_flight = jobs.saturating_mul(2).clamp(2, 24);
+    let (give_back, free) = mpsc::sync_channel::<Batch>(in_flight);
+    for _ in 0..in_flight {
+        let _ = give_back.try_send(Batch::default());
+    }
+    let (done, results) = mpsc::sync_channel::<(u64, Batch)>(in_flight);
+    let work = Mutex::new(Work { runs, rest: None, number: 0, free });
+    let page_size = usize::try_from(dump.page_size()).unwrap_or(4096);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            let (done, work) = (done.clone(), &work);
+            scope.spawn(move || {
+                let mut encoder = Encoder::new(codec);
+                while let Some((number, mut batch)) = next(work) {
+                    if cancel.is_cancelled() {
+                        return;
+                    }
+                    fill(dump, page_size, drop_zeros, options.verify, &mut encoder, &mut batch);
+                    if done.send((number, batch)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(done);
+        // What comes too early waits: never more than there are batches.
+        let outcome = in_order(&results, &give_back, (cancel, progress), &mut take);
+        // Threads that wait for a batch or for room end when both ends are gone.
+        drop((results, give_back));
+        outcome
+    })
+}
+
+struct Work<I> {
+    runs: I,
+    rest: Option<Range<u64>>,
+    number: u64,
+    free: Receiver<Batch>,
+}
+
+/// The next frames, in a batch that is free; `None` where all are given out.
+fn next<I: Iterator<Item = Range<u64>>>(work: &Mutex<Work<I>>) -> Option<(u64, Batch)> {
+    let mut work = work.lock().unwrap_or_else(PoisonError::into_inner);
+    work.rest = work.rest.take().or_else(|| work.runs.next());
+    work.rest.as_ref()?;
+    let mut batch = work.free.recv().ok()?;
+    batch.runs.clear();
+    let mut room = BATCH;
+    while room > 0 {
+        let Some(run) = work.rest.take().or_else(|| work.runs.next()) else { break };
+        let end = run.start.saturating_add(room).min(run.end);
+        room = room.saturating_sub(end.saturating_sub(run.start));
+        batch.runs.push(run.start..end);
+        work.rest = Some(end..run.end).filter(|rest| !rest.is_empty());
+    }
+    let number = work.number;
+    work.number = number.wrapping_add(1);
+    Some((number, batch))
+}
+
+fn in_order(
+    results: &Receiver<(u64, Batch)>,
+    give_back: &SyncSender<Batch>,
+    (cancel, progress): (&Cancel, &dyn Progress),
+    take: &mut impl FnMut(&Batch) -> Result<(), WriteError>,
+) -> Result<(), WriteError> {
+    let (mut early, mut expected) = (BTreeMap::new(), 0_u64);
+    for (number, batch) in results {
+        early.insert(number, batch);
+        while let Some(batch) = early.remove(&expected) {
+            if cancel.is_cancelled() {
+                return Err(WriteError::Cancelled);
+            }
+            if let Some((pfn, why)) = batch.wrong {
+                return Err(WriteError::Verify { pfn, why });
+            }
+            take(&batch)?;
+            progress.advance(u64::try_from(batch.pages.len()).unwrap_or(0));
+            expected = expected.wrapping_add(1);
+            let _ = give_back.try_send(batch);
+        }
+    }
+    if cancel.is_cancelled() {
+        return Err(WriteError::Cancelled);
+    }
+    if early.is_empty() { Ok(()) } else { Err(WriteError::Thread) }
+}
+
+fn fill(
+    dump: &Dump,
+    page_size: usize,
+    drop_zeros: bool,
+    verify: bool,
+    encoder: &mut Encoder,
+    batch: &mut Batch,
+) {
+    batch.pages.clear();
+    batch.bytes.clear();
+    batch.wrong = None;
+    for run in &batch.runs {
+        let count = usize::try_from(run.end.saturating_sub(run.start)).unwrap_or(0);
+        batch.plain.resize(count.saturating_mul(page_size), 0);
+        // As much at once as can be had; where that fails, frame by frame.
+        let at_once = !dump.segments().is_empty()
+            && Pfn(run.start)
+                .start(dump.page_size())
+                .is_some_and(|at| dump.read(at, &mut batch.plain).is_ok());
+        for (pfn, page) in run.clone().zip(batch.plain.chunks_exact_mut(page_size)) {
+            if !at_once && let Err(why) = dump.read_frame(Pfn(pfn), page) {
+                batch.pages.push(Stored::Unreadable(why.to_string()));
+                continue;
+            }
+            if drop_zeros && is_zero(page) {
+                batch.pages.push(Stored::Zero);
+                continue;
+            }
+            let start = batch.bytes.len();
+            let codec = encoder.encode(page, &mut batch.bytes);
+            let stored = batch.bytes.get(start..).unwrap_or_default();
+            if verify
+                && batch.wrong.is_none()
+                && let Err(why) = encoder.prove(codec, stored, page)
+            {
+                batch.wrong = Some((pfn, why));
+            }
+            batch.pages.push(Stored::Bytes(stored.len(), codec));
+        }
+    }
+}
+
+/// True where the page is full of zeros.
+pub(super) fn is_zero(page: &[u8]) -> bool {
+    let (words, rest) = page.as_chunks::<32>();
+    let all = |word: &[u8; 32]| word.iter().fold(0, |sum, byte| sum | byte) == 0;
+    words.iter().all(all) && rest.iter().all(|byte| *byte == 0)
+}
+
+/// Frames whose bytes the dump has and that can be read, for what must know before it writes.
+pub(super) fn readable(dump: &Dump, pfn: u64, page: &mut [u8]) -> Result<bool, String> {
+    if dump.state(Pfn(pfn)) != PageState::Present {
+        return Ok(false);
+    }
+    dump.read_frame(Pfn(pfn), page).map(|_| !is_zero(page)).map_err(|why| why.to_string())
+}

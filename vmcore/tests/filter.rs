@@ -1,0 +1,168 @@
+//! A real dump is filtered and written in every form; what comes out reads back frame by frame.
+#![allow(
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests"
+)]
+
+use std::fs::File;
+use std::path::Path;
+
+use vmcore::addr::Pfn;
+use vmcore::analysis::subject::Subject;
+use vmcore::filter::{Class, Classes, Level, classify};
+use vmcore::format::Codec;
+use vmcore::format::vmcoreinfo::Vmcoreinfo;
+use vmcore::kernel::{Kernel, Options as KernelOptions};
+use vmcore::limits::Limits;
+use vmcore::progress::{Cancel, Quiet};
+use vmcore::write::{FileSink, FlatSink, Form, Options, Texts, Written, cut, write};
+use vmcore::{Dump, OpenOptions, PageState, PhysicalMemory};
+
+fn real() -> Dump {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/data/panic-6.1.kdump");
+    Dump::open(path, &OpenOptions::default()).unwrap()
+}
+
+fn kernel(dump: &Dump) -> Kernel<'_> {
+    let subject = Subject::new(dump);
+    Kernel::open(subject.memory, &subject.hints, KernelOptions::default().without_scan())
+}
+
+fn level(number: u8) -> Level {
+    Level::new(number).unwrap()
+}
+
+fn classes(dump: &Dump, number: u8) -> Classes {
+    let kernel = kernel(dump);
+    let watch = (&Cancel::default(), &Quiet as _);
+    classify(dump, kernel.memory(), kernel.vmcoreinfo(), None, level(number), &Limits::default(), watch).unwrap()
+}
+
+fn options(form: Form, number: u8) -> Options {
+    Options { form, level: level(number), jobs: 3, verify: true, part: None }
+}
+
+fn put(dump: &Dump, classes: &Classes, options: &Options, path: &Path, flat: bool) -> Written {
+    let file = File::create_new(path).unwrap();
+    let texts = Texts::of(dump);
+    let direct = kernel(dump).facts().page_offset;
+    let watch = (&Cancel::default(), &Quiet as _);
+    if flat {
+        write(dump, classes, &texts, direct, options, &mut FlatSink::new(&file), watch).unwrap()
+    } else {
+        write(dump, classes, &texts, direct, options, &mut FileSink(&file), watch).unwrap()
+    }
+}
+
+/// Every frame that was kept has its bytes, and no other has any.
+fn same(source: &Dump, classes: &Classes, copy: &Dump, zeros_are_left_out: bool) {
+    assert_eq!(copy.end_pfn(), source.end_pfn());
+    let (mut want, mut got) = (vec![0; 4096], vec![1; 4096]);
+    for pfn in 0..source.end_pfn().0 {
+        let kept = classes.kept.contains(pfn);
+        let state = copy.state(Pfn(pfn));
+        if kept {
+            source.read_frame(Pfn(pfn), &mut want).unwrap();
+            if zeros_are_left_out && want.iter().all(|byte| *byte == 0) {
+                assert_eq!(state, PageState::Excluded, "pfn {pfn:#x}");
+                continue;
+            }
+            copy.read_frame(Pfn(pfn), &mut got).unwrap();
+            assert!(want == got, "pfn {pfn:#x} differs");
+        } else {
+            let there = source.state(Pfn(pfn)) != PageState::Hole;
+            assert_eq!(state, if there { PageState::Excluded } else { PageState::Hole }, "pfn {pfn:#x}");
+        }
+    }
+}
+
+#[test]
+fn every_codec_gives_back_every_page() {
+    let (dump, dir) = (real(), tempfile::tempdir().unwrap());
+    let classes = classes(&dump, 31);
+    for codec in Codec::ALL {
+        let path = dir.path().join(codec.name());
+        let written = put(&dump, &classes, &options(Form::Kdump(codec), 31), &path, false);
+        assert_eq!(written.pages, classes.kept.len());
+        assert_eq!(written.bytes, path.metadata().unwrap().len());
+        let copy = Dump::open(&path, &OpenOptions::default()).unwrap();
+        same(&dump, &classes, &copy, false);
+        assert!(copy.completeness().is_complete(), "{codec}");
+        assert_eq!(copy.vmcoreinfo_raw().map(<[u8]>::to_vec), dump.vmcoreinfo_raw().map(<[u8]>::to_vec));
+        assert_eq!(copy.prstatus().len(), dump.prstatus().len());
+        assert_eq!(copy.facts().dump_level, Some(31));
+    }
+}
+
+#[test]
+fn a_flattened_stream_and_elf_give_back_every_page() {
+    let (dump, dir) = (real(), tempfile::tempdir().unwrap());
+    let classes = classes(&dump, 31);
+    for (name, form, flat) in [
+        ("flat", Form::Kdump(Codec::Lzo), true),
+        ("elf", Form::Elf, false),
+        ("flat-elf", Form::Elf, true),
+    ] {
+        let path = dir.path().join(name);
+        put(&dump, &classes, &options(form, 31), &path, flat);
+        let copy = Dump::open(&path, &OpenOptions::default()).unwrap();
+        same(&dump, &classes, &copy, form == Form::Elf);
+    }
+}
+
+#[test]
+fn a_set_of_parts_is_the_whole() {
+    let (dump, dir) = (real(), tempfile::tempdir().unwrap());
+    let classes = classes(&dump, 31);
+    let mut paths = Vec::new();
+    for range in cut(&classes, dump.end_pfn().0, 3) {
+        let path = dir.path().join(format!("part{}", paths.len()));
+        let part = Options { part: Some(range), ..options(Form::Kdump(Codec::Zstd), 31) };
+        put(&dump, &classes, &part, &path, false);
+        paths.push(path);
+    }
+    assert_eq!(paths.len(), 3);
+    let copy = Dump::open_set(&paths, &OpenOptions::default()).unwrap();
+    same(&dump, &classes, &copy, false);
+}
+
+#[test]
+fn without_the_kernels_words_all_pages_stay_and_it_says_so() {
+    let dump = real();
+    let kernel = kernel(&dump);
+    let watch = (&Cancel::default(), &Quiet as _);
+    let limits = Limits::default();
+    let classes =
+        classify(&dump, kernel.memory(), &Vmcoreinfo::default(), None, level(31), &limits, watch).unwrap();
+    assert_eq!(classes.kept.len(), dump.completeness().present_pages);
+    assert!(classes.notes[0].contains("all") && classes.notes[0].contains("kept"), "{:?}", classes.notes);
+}
+
+#[test]
+fn slab_without_a_mark_keeps_processes_and_cache() {
+    let dump = real();
+    let text = String::from_utf8_lossy(dump.vmcoreinfo_raw().unwrap()).replace("NUMBER(PG_slab)=", "NUMBER(PG_other)=");
+    let kernel = kernel(&dump);
+    let watch = (&Cancel::default(), &Quiet as _);
+    let info = Vmcoreinfo::parse(text.as_bytes());
+    let classes = classify(&dump, kernel.memory(), &info, None, level(31), &Limits::default(), watch).unwrap();
+    for class in [Class::User, Class::Cache, Class::CachePrivate] {
+        assert_eq!(classes.counts.get(class), 0);
+    }
+    assert!(classes.notes.iter().any(|note| note.contains("slab")), "{:?}", classes.notes);
+}
+
+#[test]
+fn what_is_interrupted_says_so() {
+    let (dump, dir) = (real(), tempfile::tempdir().unwrap());
+    let classes = classes(&dump, 1);
+    let file = File::create_new(dir.path().join("x")).unwrap();
+    let cancel = Cancel::default();
+    cancel.cancel();
+    let form = options(Form::Kdump(Codec::Lzo), 1);
+    let outcome = write(&dump, &classes, &Texts::of(&dump), None, &form, &mut FileSink(&file), (&cancel, &Quiet));
+    assert!(matches!(outcome, Err(vmcore::write::WriteError::Cancelled)));
+}
