@@ -38,7 +38,8 @@ fn level(number: u8) -> Level {
 fn classes(dump: &Dump, number: u8) -> Classes {
     let kernel = kernel(dump);
     let watch = (&Cancel::default(), &Quiet as _);
-    classify(dump, kernel.memory(), kernel.vmcoreinfo(), None, level(number), &Limits::default(), watch).unwrap()
+    classify(dump, kernel.memory(), kernel.vmcoreinfo(), None, level(number), &Limits::default(), watch)
+        .unwrap()
 }
 
 fn options(form: Form, number: u8) -> Options {
@@ -101,11 +102,9 @@ fn every_codec_gives_back_every_page() {
 fn a_flattened_stream_and_elf_give_back_every_page() {
     let (dump, dir) = (real(), tempfile::tempdir().unwrap());
     let classes = classes(&dump, 31);
-    for (name, form, flat) in [
-        ("flat", Form::Kdump(Codec::Lzo), true),
-        ("elf", Form::Elf, false),
-        ("flat-elf", Form::Elf, true),
-    ] {
+    for (name, form, flat) in
+        [("flat", Form::Kdump(Codec::Lzo), true), ("elf", Form::Elf, false), ("flat-elf", Form::Elf, true)]
+    {
         let path = dir.path().join(name);
         put(&dump, &classes, &options(form, 31), &path, flat);
         let copy = Dump::open(&path, &OpenOptions::default()).unwrap();
@@ -144,11 +143,13 @@ fn without_the_kernels_words_all_pages_stay_and_it_says_so() {
 #[test]
 fn slab_without_a_mark_keeps_processes_and_cache() {
     let dump = real();
-    let text = String::from_utf8_lossy(dump.vmcoreinfo_raw().unwrap()).replace("NUMBER(PG_slab)=", "NUMBER(PG_other)=");
+    let text = String::from_utf8_lossy(dump.vmcoreinfo_raw().unwrap())
+        .replace("NUMBER(PG_slab)=", "NUMBER(PG_other)=");
     let kernel = kernel(&dump);
     let watch = (&Cancel::default(), &Quiet as _);
     let info = Vmcoreinfo::parse(text.as_bytes());
-    let classes = classify(&dump, kernel.memory(), &info, None, level(31), &Limits::default(), watch).unwrap();
+    let classes =
+        classify(&dump, kernel.memory(), &info, None, level(31), &Limits::default(), watch).unwrap();
     for class in [Class::User, Class::Cache, Class::CachePrivate] {
         assert_eq!(classes.counts.get(class), 0);
     }
@@ -163,6 +164,7 @@ fn what_is_interrupted_says_so() {
     let cancel = Cancel::default();
     cancel.cancel();
     let form = options(Form::Kdump(Codec::Lzo), 1);
-    let outcome = write(&dump, &classes, &Texts::of(&dump), None, &form, &mut FileSink(&file), (&cancel, &Quiet));
+    let outcome =
+        write(&dump, &classes, &Texts::of(&dump), None, &form, &mut FileSink(&file), (&cancel, &Quiet));
     assert!(matches!(outcome, Err(vmcore::write::WriteError::Cancelled)));
 }

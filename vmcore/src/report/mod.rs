@@ -26,7 +26,12 @@ pub use check::{
 };
 pub use devices::{Bpf, BpfProgram, Irq, Livepatch, Setting, Trace, TraceEvent};
 pub use finding::{Confidence, Finding, Severity};
-pub use host::{BlockQueue, KernelModule, Memory, Mount, NetDevice, SlabCache, Completeness, DumpInfo, KernelInfo, Symbols, Taint, FrameRange, INFO_SCHEMA, Info, NoteCount, SplitPart, SplitSet, WorkQueue};
+pub use host::{BlockQueue, KernelModule, Mount, NetDevice};
+pub use identity::{Completeness, DumpInfo, KernelInfo, Symbols, Taint};
+pub use info::{FrameRange, INFO_SCHEMA, Info, NoteCount, SplitPart, SplitSet};
+pub use io::{BlockDetail, BlockRequest, ControlGroup, MountDetail, NetDetail, OpenFile, Socket};
+pub use kernel_work::{CpuTimers, PendingTimer, Work, WorkQueue, Worker, WorkerPool};
+pub use memory::{Memory, Oom, ProcessMemory, SlabCache, Zone};
 pub use state::{
     Blocked, Cpu, Frame, FrameTrust, Lock, LogLine, LogReport, Panic, PanicKind, Task, TaskRef, WaitEdge,
 };
