@@ -384,8 +384,8 @@ fn with_ranges(runs: Runs, lost: impl Iterator<Item = (Range<u64>, u64)>, limit:
     first.append(&mut cut_off.first);
     first.sort_by_key(|run| run.first_pfn);
     first.truncate(limit);
-    let last = runs.last.into_iter().chain(cut_off.last).max_by_key(|run| run.last_pfn);
-    BadPages { runs: runs.count.saturating_add(cut_off.count), first, last }
+    let highest = runs.last.into_iter().chain(cut_off.last).max_by_key(|run| run.last_pfn);
+    BadPages { runs: runs.count.saturating_add(cut_off.count), first, last: highest }
 }
 
 fn end_of_group(pfn: Pfn) -> Option<Pfn> {

@@ -1,5 +1,13 @@
 //! Which frames the analyses read, and that these are enough for them.
-#![allow(clippy::allow_attributes, clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+#![allow(
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "helpers of tests"
+)]
 
 use std::path::PathBuf;
 

@@ -1,5 +1,6 @@
 //! `kdt filter`: a dump without the pages that nobody needs, compressed.
 
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::ops::Range;
@@ -26,6 +27,7 @@ use crate::size::Size;
 /// dumped kernel's own words; a page whose use is not certain is kept. Each page is decoded and compared as it is written, and
 /// DST.sha256 holds the digest of the whole file. Exit code 4: pages of the source could not be read, and are marked.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Args {
     /// The dump: of any format that kdt reads
     #[arg(value_name = "SRC")]
@@ -210,8 +212,12 @@ impl Args {
         let size = dump.page_size();
         let mut text = format!("{:<14} {:>12} {:>12}\n", "class", "pages", "size");
         for (class, count) in classes.counts.iter() {
-            text +=
-                &format!("{:<14} {count:>12} {:>12}\n", class.name(), Size::from(count * size).to_string());
+            let _ = writeln!(
+                text,
+                "{:<14} {count:>12} {:>12}",
+                class.name(),
+                Size::from(count * size).to_string()
+            );
         }
         let all: u64 = classes.counts.iter().map(|(_, count)| count).sum();
         let levels = if self.plan { vec![0, 2, 4, 8, 16, 30] } else { vec![level.number()] };
@@ -224,8 +230,9 @@ impl Args {
                 .map(|(_, count)| count)
                 .sum();
             let kept = if all == 0 { classes.kept.len() } else { kept };
-            text += &format!(
-                "level {:>2}: {kept} pages kept, {} before compression\n",
+            let _ = writeln!(
+                text,
+                "level {:>2}: {kept} pages kept, {} before compression",
                 level.number(),
                 Size::from(kept * size)
             );
@@ -343,7 +350,7 @@ impl Job<'_> {
         } else {
             (self.write(texts, part, &mut FileSink(file)), false)
         };
-        let written = written.map_err(|why| self.failed(&path.display().to_string(), why))?;
+        let written = written.map_err(|why| Self::failed(&path.display().to_string(), why))?;
         let digest = digest(temporary.path()).map_err(|e| failure(&e))?;
         file.sync_all().map_err(|e| failure(&e))?;
         let bytes = if flat { file.metadata().map_err(|e| failure(&e))?.len() } else { written.bytes };
@@ -353,13 +360,13 @@ impl Job<'_> {
         side.push(".sha256");
         crate::output::file::write(Path::new(&side), &format!("{digest}  {name}\n"), &[&self.args.source])?;
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| failure(&e))?;
-        self.tell(&path.display().to_string(), &written, bytes, &digest)
+        Ok(self.tell(&path.display().to_string(), &written, bytes, &digest))
     }
 
     fn stream(&self, texts: &Texts) -> Outcome {
         let out = Hashed { to: io::stdout().lock(), hash: Sha256::new(), bytes: 0 };
         let mut sink = FlatSink::new(BufWriter::with_capacity(1 << 20, out));
-        let written = self.write(texts, None, &mut sink).map_err(|why| self.failed("stdout", why))?;
+        let written = self.write(texts, None, &mut sink).map_err(|why| Self::failed("stdout", why))?;
         let out = sink.into_inner().into_inner().map_err(|e| {
             Failure::new(
                 io_exit(e.error()),
@@ -368,10 +375,10 @@ impl Job<'_> {
             )
         })?;
         let digest = hex(&out.hash.finalize());
-        self.tell("stdout", &written, out.bytes, &digest)
+        Ok(self.tell("stdout", &written, out.bytes, &digest))
     }
 
-    fn failed(&self, name: &str, why: WriteError) -> Failure {
+    fn failed(name: &str, why: WriteError) -> Failure {
         match why {
             WriteError::Cancelled => Failure::interrupted(),
             WriteError::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => Failure::new(
@@ -400,7 +407,7 @@ impl Job<'_> {
         }
     }
 
-    fn tell(&self, name: &str, written: &Written, bytes: u64, digest: &str) -> Outcome {
+    fn tell(&self, name: &str, written: &Written, bytes: u64, digest: &str) -> Exit {
         let lost = self.classes.lost + written.unreadable;
         let left_out: u64 = self
             .classes
@@ -425,14 +432,14 @@ impl Job<'_> {
             self.context.output.note(&format!("{unknown} pages were kept because their use is not certain"));
         }
         if lost == 0 {
-            return Ok(Exit::Done);
+            return Exit::Done;
         }
         let why = written.first_unreadable.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
         self.context.output.warn(&format!(
             "{lost} pages of {} can't be read, and {name} says that they are missing{why}",
             self.args.source.display()
         ));
-        Ok(Exit::Partial)
+        Exit::Partial
     }
 }
 
@@ -469,7 +476,7 @@ fn digest(path: &Path) -> io::Result<String> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {

@@ -1,5 +1,7 @@
 //! Whether the pages of a dump decode, for a person.
 
+use std::fmt::Write as _;
+
 use vmcore::report::{Check, CheckVerdict, PageFault, PageRun};
 
 use super::color::{Painter, Style};
@@ -27,7 +29,7 @@ pub fn text(check: &Check, width: usize, painter: Painter) -> String {
         let stored = Size::from(codec.stored_bytes);
         let mut text = format!("{} {} from {stored}", human::count(codec.decoded), escape(&codec.codec));
         if codec.corrupt > 0 {
-            text.push_str(&format!(", {} corrupt", human::count(codec.corrupt)));
+            let _ = write!(text, ", {} corrupt", human::count(codec.corrupt));
         }
         facts.row("stored as", text);
     }
@@ -77,13 +79,13 @@ fn run_words(run: &PageRun) -> String {
         format!("{} pages from pfn {:#x} to {:#x}", human::count(run.pages), run.first_pfn, run.last_pfn)
     };
     if let Some(at) = run.file_offset {
-        text.push_str(&format!(", {}file offset {at:#x}", if run.pages == 1 { "" } else { "the first at " }));
+        let _ = write!(text, ", {}file offset {at:#x}", if run.pages == 1 { "" } else { "the first at " });
     }
-    text.push_str(&format!(", {}", run.fault.word()));
+    let _ = write!(text, ", {}", run.fault.word());
     if let Some(codec) = run.codec.as_deref().filter(|_| run.fault == PageFault::Corrupt) {
-        text.push_str(&format!(" ({})", escape(codec)));
+        let _ = write!(text, " ({})", escape(codec));
     }
-    text.push_str(&format!(": {}", escape(&run.why)));
+    let _ = write!(text, ": {}", escape(&run.why));
     text
 }
 

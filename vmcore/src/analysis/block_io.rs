@@ -7,7 +7,7 @@ use crate::report::{Address, BlockDetail, BlockQueue, BlockRequest, Confidence, 
 /// Disks that are shown, and requests of each.
 const DISKS: usize = 65_536;
 const REQUESTS: usize = 1024;
-/// A request that is older than this (the usual time that SCSI and NVMe give it) is stuck.
+/// A request that is older than this (the usual time that SCSI and `NVMe` give it) is stuck.
 const STUCK_S: f64 = 30.0;
 /// Requests that a finding names.
 const NAMED: usize = 8;

@@ -86,7 +86,7 @@ impl Look<'_, '_> {
         });
         let silent = own.and_then(|queue| queue.watchdog_touched).and_then(|at| {
             let now = now? >> 30;
-            Some(now.saturating_sub(at).checked_mul(1 << 30)?)
+            now.saturating_sub(at).checked_mul(1 << 30)
         });
         let pid = |at: &crate::addr::KVirtAddr| self.context.tasks.at(*at).map(|task| i64::from(task.pid));
         RunQueue {

@@ -278,7 +278,7 @@ impl<'a> Closure<'a> {
     fn in_page(&self, told: &str, names: &[&str]) -> Option<u64> {
         let by_types = || {
             let page = self.description.types.structure("page").ok()?;
-            page.member_of(names).ok().map(|member| member.offset())
+            page.member_of(names).ok().map(crate::sym::btf::Member::offset)
         };
         self.kernel.vmcoreinfo().offset(told).or_else(by_types)
     }

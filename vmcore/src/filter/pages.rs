@@ -116,7 +116,7 @@ fn frames(dump: &Dump, limits: &Limits, cancel: &Cancel) -> Result<Classes, Filt
         }
         next = pfn.checked_add(1).and_then(|pfn| dump.next_frame(pfn));
         steps = steps.wrapping_add(1);
-        if steps & 0xffff == 0 && cancel.is_cancelled() {
+        if steps.is_multiple_of(1 << 16) && cancel.is_cancelled() {
             return Err(FilterError::Cancelled);
         }
     }

@@ -12,7 +12,7 @@ struct TypeMark(u32);
 impl TypeMark {
     /// True where the page has this type. Since 6.12 the top byte is a number; before, each type clears a bit of its own.
     fn marks(self, page_type: u32) -> bool {
-        if self.0 & 0x00ff_ffff == 0 {
+        if self.0.trailing_zeros() >= 24 {
             page_type & 0xff00_0000 == self.0
         } else {
             let flag = !self.0;
@@ -237,7 +237,7 @@ impl Rules {
             && match self.huge {
                 Some(Huge::Type(mark)) => mark.marks(page_type),
                 Some(Huge::SecondFlag(bit)) => le::u64_at(second, self.flags)? & bit != 0,
-                Some(Huge::Destructor { at, number }) => self.byte(page, second, at)? == number,
+                Some(Huge::Destructor { at, number }) => byte(page, second, at)? == number,
                 None => false,
             };
         let anonymous = le::u64_at(page, mapping_at)? & 1 != 0;
@@ -255,7 +255,7 @@ impl Rules {
         }
         let order = match self.order_at {
             OrderAt::Second(at) => u64::from(*second.get(at)?),
-            OrderAt::Folio(at) => u64::from(self.byte(page, second, at)?),
+            OrderAt::Folio(at) => u64::from(byte(page, second, at)?),
             OrderAt::SecondFlags => le::u64_at(second, self.flags)? & 0xff,
         };
         if order == 0 || order > 32 {
@@ -296,13 +296,6 @@ impl Rules {
         let in_use = [self.lru, self.head].into_iter().flatten().any(|bit| flags & bit != 0);
         in_use || is_typed(page_type) || self.is_tail(page).unwrap_or(true)
     }
-
-    fn byte(&self, page: &[u8], second: &[u8], at: usize) -> Option<u8> {
-        match at.checked_sub(page.len()) {
-            None => page.get(at).copied(),
-            Some(behind) => second.get(behind).copied(),
-        }
-    }
 }
 
 /// True where `_mapcount` is a page type and not a count. A count is -1 for none, or not negative; types are far below it.
@@ -313,4 +306,11 @@ fn is_typed(page_type: u32) -> bool {
 /// The number of an enumerator.
 fn value_of(types: &Types, of: &str, name: &str) -> Option<i64> {
     types.enumeration(of).ok()?.values().find(|(other, _)| *other == name).map(|(_, value)| value)
+}
+
+fn byte(page: &[u8], second: &[u8], at: usize) -> Option<u8> {
+    match at.checked_sub(page.len()) {
+        None => page.get(at).copied(),
+        Some(behind) => second.get(behind).copied(),
+    }
 }

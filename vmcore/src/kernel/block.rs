@@ -184,7 +184,11 @@ fn disks(
 ) -> Result<Walk<KVirtAddr>, String> {
     let types = &description.types;
     let offset = |of: &str, paths: &[&str]| -> Result<u64, String> {
-        types.structure(of).and_then(|s| s.member_of(paths)).map(|m| m.offset()).map_err(|e| e.to_string())
+        types
+            .structure(of)
+            .and_then(|s| s.member_of(paths))
+            .map(crate::sym::btf::Member::offset)
+            .map_err(|e| e.to_string())
     };
     let private = class(memory, description)?;
     let head = offset("subsys_private", &["klist_devices.k_list"])?;
@@ -249,7 +253,11 @@ fn class(memory: &KernelMemory<'_>, description: &Description) -> Result<KVirtAd
         return memory.read_ptr(at).map_err(|e| e.to_string());
     }
     let offset = |of: &str, path: &str| -> Result<u64, String> {
-        types.structure(of).and_then(|s| s.member(path)).map(|m| m.offset()).map_err(|e| e.to_string())
+        types
+            .structure(of)
+            .and_then(|s| s.member(path))
+            .map(crate::sym::btf::Member::offset)
+            .map_err(|e| e.to_string())
     };
     let kset = variables.u64("class_kset").map(KVirtAddr).map_err(|e| e.to_string())?;
     let head = kset.checked_add(offset("kset", "list")?).ok_or("class_kset is no address")?;

@@ -105,7 +105,8 @@ struct Layouts {
 
 impl Layouts {
     fn new(types: &Types) -> Result<Self, crate::sym::btf::TypeError> {
-        let offset = |of: &str, path: &str| types.structure(of)?.member(path).map(|m| m.offset());
+        let offset =
+            |of: &str, path: &str| types.structure(of)?.member(path).map(crate::sym::btf::Member::offset);
         let number = |of: &str, name: &str| types.enumeration(of).ok()?.value(name).ok();
         let event = |name| number("memcg_memory_event", name).and_then(|n| usize::try_from(n).ok());
         Ok(Self {

@@ -341,7 +341,7 @@ impl Reader<'_, '_> {
             taint,
             version,
             source_version,
-            build_id: build_id.map(|id| hex(&id)),
+            build_id: build_id.map(|id| super::reader::hex(&id)),
             arguments,
             parameters,
             name: object.name,
@@ -420,10 +420,6 @@ fn users(
         }
     }
     found
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// `enum module_state`; the numbers have been these since it exists.

@@ -102,7 +102,7 @@ fn nodes(
     let word = |e: &dyn std::fmt::Display| e.to_string();
     let offset = |of: &str, member: &str| -> Result<u64, String> {
         let found = types.structure(of).and_then(|s| s.member(member));
-        found.map(|m| m.offset()).map_err(|e| word(&e))
+        found.map(crate::sym::btf::Member::offset).map_err(|e| word(&e))
     };
     let follow = |at: KVirtAddr, by: u64| -> Result<KVirtAddr, String> {
         let place = at.checked_add(by).ok_or("an address is at the end of the address space")?;
@@ -115,12 +115,11 @@ fn nodes(
     let place = |by: u64| namespace.checked_add(by).ok_or("the namespace is at the end of the address space");
     // A tree since 6.8 (kernel commit 2eea9ce4310d), a list before it.
     let (walk, inside) =
-        match offset("mnt_namespace", "mounts").and_then(|by| Ok((by, offset("mount", "mnt_node")?))) {
-            Ok((root, node)) => (rbtree::walk(memory, place(root)?, limit), node),
-            Err(_) => {
-                let head = place(offset("mnt_namespace", "list")?)?;
-                (list::walk(memory, head, limit), offset("mount", "mnt_list")?)
-            }
+        if let (Ok(root), Ok(node)) = (offset("mnt_namespace", "mounts"), offset("mount", "mnt_node")) {
+            (rbtree::walk(memory, place(root)?, limit), node)
+        } else {
+            let head = place(offset("mnt_namespace", "list")?)?;
+            (list::walk(memory, head, limit), offset("mount", "mnt_list")?)
         };
     Ok(walk.map(|node| node.checked_sub(inside).unwrap_or_default()))
 }
@@ -213,7 +212,9 @@ impl Waiting {
     fn new(types: &Types) -> Option<Self> {
         let semaphore = types.structure("percpu_rw_semaphore").ok()?;
         let writers = types.structure("super_block").ok()?;
-        let offset = |of: crate::sym::btf::Struct<'_>, member| of.member(member).ok().map(|m| m.offset());
+        let offset = |of: crate::sym::btf::Struct<'_>, member| {
+            of.member(member).ok().map(crate::sym::btf::Member::offset)
+        };
         Some(Self {
             first: Slot::new(writers.member("s_writers.rw_sem").ok()?).ok()?.offset(),
             step: semaphore.size(),

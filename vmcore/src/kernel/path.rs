@@ -96,7 +96,7 @@ impl Paths {
                 names.reverse();
                 return Ok(format!("(unreachable)/{}", names.join("/")));
             }
-            names.push(self.text(memory, &found)?);
+            names.push(Self::text(memory, &found)?);
             dentry = found.parent;
         }
         Err(format!("the path has more than {NAMES} names"))
@@ -106,7 +106,7 @@ impl Paths {
         self.dentries.read(memory, at).map_err(|e| e.to_string())
     }
 
-    fn text(&self, memory: &KernelMemory<'_>, dentry: &Dentry) -> Result<String, String> {
+    fn text(memory: &KernelMemory<'_>, dentry: &Dentry) -> Result<String, String> {
         value::read_text(memory, dentry.name, NAME).map_err(|e| e.to_string())
     }
 
@@ -115,7 +115,7 @@ impl Paths {
     /// # Errors
     /// Why it can't be had.
     pub fn name(&self, memory: &KernelMemory<'_>, at: KVirtAddr) -> Result<String, String> {
-        self.text(memory, &self.dentry(memory, at)?)
+        Self::text(memory, &self.dentry(memory, at)?)
     }
 }
 

@@ -86,12 +86,15 @@ pub fn read(memory: &KernelMemory<'_>, description: &Description, limits: &Limit
     if !rcu.under_way {
         return Ok(rcu);
     }
-    let room =
-        types.structure("rcu_state").and_then(|of| of.member("node")).ok().and_then(|node| node.count());
+    let room = types
+        .structure("rcu_state")
+        .and_then(|of| of.member("node"))
+        .ok()
+        .and_then(crate::sym::btf::Member::count);
     let count = variables.u32("rcu_num_nodes").ok().or(room).map_or(1, u64::from);
     let count = count.min(NODES).min(room.map_or(NODES, u64::from));
     let inside = types.structure("task_struct").and_then(|of| of.member("rcu_node_entry"));
-    let inside = inside.ok().map(|member| member.offset());
+    let inside = inside.ok().map(crate::sym::btf::Member::offset);
     let mut nodes = Vec::new();
     for number in 0..count {
         let place = state.nodes.0.0.checked_add(number.saturating_mul(layout.size())).map(KVirtAddr);

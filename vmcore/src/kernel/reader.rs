@@ -145,3 +145,8 @@ pub(super) fn note_end(gaps: &mut Vec<Gap>, what: &str, end: &WalkEnd) {
 pub(super) fn note(gaps: &mut Vec<Gap>, what: &str, why: impl std::fmt::Display) {
     gaps.push(Gap { what: what.into(), why: why.to_string() });
 }
+
+/// Bytes in hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}

@@ -219,7 +219,11 @@ fn number(
 }
 
 fn offset(types: &Types, of: &str, path: &str) -> Result<u64, String> {
-    types.structure(of).and_then(|s| s.member(path)).map(|m| m.offset()).map_err(|e| e.to_string())
+    types
+        .structure(of)
+        .and_then(|s| s.member(path))
+        .map(crate::sym::btf::Member::offset)
+        .map_err(|e| e.to_string())
 }
 
 fn chains(mask: u64) -> Result<u64, String> {
@@ -232,7 +236,8 @@ fn chains(mask: u64) -> Result<u64, String> {
 
 fn tcp_tables(memory: &KernelMemory<'_>, types: &Types, at: KVirtAddr) -> Result<Vec<Table>, String> {
     let of = |path: &str| number(memory, types, "inet_hashinfo", at, path);
-    let size = |name: &str| types.structure(name).map(|s| s.size()).map_err(|e| e.to_string());
+    let size =
+        |name: &str| types.structure(name).map(crate::sym::btf::Struct::size).map_err(|e| e.to_string());
     let nulls = offset(types, "sock_common", "skc_nulls_node")?;
     let mut found = vec![Table {
         protocol: Protocol::Tcp,

@@ -109,9 +109,9 @@ pub struct Timers {
 /// Reads all timers of all CPUs that can exist.
 #[must_use]
 pub fn read(reader: Reader<'_, '_>) -> Timers {
-    let mut found = Timers::default();
-    found.cpus =
+    let cpus =
         reader.per_cpu.possible().iter().map(|cpu| CpuTimers { cpu: *cpu, ..CpuTimers::default() }).collect();
+    let mut found = Timers { cpus, ..Timers::default() };
     if let Err(why) = wheels(reader, &mut found) {
         note(&mut found.gaps, "the timer wheels", why);
     }

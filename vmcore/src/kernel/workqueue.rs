@@ -251,7 +251,7 @@ impl<'a, 'm> Each<'a, 'm> {
                         read.inactive.extend(waiting.0);
                     }
                     Ok(own) => {
-                        note(&mut found.gaps, &what, format!("its part at {part} is that of {}", own.wq))
+                        note(&mut found.gaps, &what, format!("its part at {part} is that of {}", own.wq));
                     }
                     Err(why) => note(&mut found.gaps, &what, why),
                 }

@@ -58,16 +58,13 @@ impl Encoder {
                 to.zip(self.zstd.as_mut()).and_then(|(to, zstd)| zstd.compress_to_buffer(page, to).ok())
             }
         };
-        match len.filter(|len| *len < page.len()) {
-            Some(len) => {
-                out.truncate(start.saturating_add(len));
-                self.codec
-            }
-            None => {
-                out.truncate(start);
-                out.extend_from_slice(page);
-                Codec::Raw
-            }
+        if let Some(len) = len.filter(|len| *len < page.len()) {
+            out.truncate(start.saturating_add(len));
+            self.codec
+        } else {
+            out.truncate(start);
+            out.extend_from_slice(page);
+            Codec::Raw
         }
     }
 

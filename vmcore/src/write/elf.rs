@@ -109,7 +109,7 @@ fn stored(
     progress.step("look for zeros", Some(classes.kept.len()));
     for run in classes.kept.runs(0..dump.end_pfn().0) {
         for pfn in run.clone() {
-            if pfn & 0xfff == 0 && cancel.is_cancelled() {
+            if pfn.is_multiple_of(1 << 12) && cancel.is_cancelled() {
                 return Err(WriteError::Cancelled);
             }
             match pipeline::readable(dump, pfn, &mut page) {
@@ -175,7 +175,7 @@ fn file_header(dump: &Dump, count: u64, sections_at: u64, crowded: bool, incompl
     bytes.extend(64_u64.to_le_bytes());
     bytes.extend(if crowded { sections_at } else { 0 }.to_le_bytes());
     bytes.extend(if incomplete { DUMP_ELF_INCOMPLETE } else { 0 }.to_le_bytes());
-    let number = u16::try_from(count).unwrap_or(PN_XNUM).min(PN_XNUM);
+    let number = u16::try_from(count).unwrap_or(PN_XNUM);
     let sections = u16::from(crowded);
     for field in [64, 56, number, if crowded { 64 } else { 0 }, sections, 0] {
         bytes.extend(field.to_le_bytes());

@@ -1,6 +1,6 @@
 //! Writes dumps: kdump-compressed and ELF, to files and as flattened streams.
 //!
-//! [`write`] takes the frames that are kept, reads, encodes and checks them on several threads, and gives them to a [`Sink`] in
+//! [`write()`] takes the frames that are kept, reads, encodes and checks them on several threads, and gives them to a [`Sink`] in
 //! the order of their frames. The memory that it holds does not grow with the dump, but for a bit for each frame of it.
 //! Nothing here gives a file its name, or decides which pages are worth keeping.
 

@@ -109,7 +109,7 @@ fn several_dumps_have_an_index_and_one_that_is_not_usable_says_why() {
     assert!(page(&[]).contains("0 dumps"));
 }
 
-fn with_waits(edges: Vec<WaitEdge>, cycles: Vec<Vec<i64>>) -> String {
+fn with_waits(edges: &[WaitEdge], cycles: &[Vec<i64>]) -> String {
     let mut report = Report::empty("kdt", "0", "dump");
     // Made from values, so that members which come later need not be named here.
     let mut blocked = serde_json::to_value(Blocked::default()).unwrap();
@@ -120,18 +120,24 @@ fn with_waits(edges: Vec<WaitEdge>, cycles: Vec<Vec<i64>>) -> String {
 }
 
 fn edge(waiter: i64, owner: Option<i64>) -> WaitEdge {
-    WaitEdge { waiter, lock: Lock { kind: "mutex".into(), kaddr: None, name: Some("a<b".into()) }, owner }
+    WaitEdge {
+        waiter,
+        lock: Lock { kind: "mutex".into(), kaddr: None, name: Some("a<b".into()) },
+        owner,
+        sure: true,
+        what: None,
+    }
 }
 
 #[test]
 fn waits_are_drawn_circles_are_marked_and_thousands_are_cut_with_a_word() {
-    assert!(!with_waits(Vec::new(), Vec::new()).contains("class=\"graph\""));
-    let one = with_waits(vec![edge(2, None)], Vec::new());
+    assert!(!with_waits(&[], &[]).contains("class=\"graph\""));
+    let one = with_waits(&[edge(2, None)], &[]);
     assert!(one.contains("whose holder is not known") && one.contains("a&lt;b"));
-    let two = with_waits(vec![edge(1, Some(2)), edge(2, Some(1))], vec![vec![1, 2]]);
+    let two = with_waits(&[edge(1, Some(2)), edge(2, Some(1))], &[vec![1, 2]]);
     assert!(two.contains("A circle: pid 1 waits for pid 2 waits for pid 1"));
     assert_eq!(two.matches("class=\"edge red\"").count(), 2);
-    let many = with_waits((1..=5000).map(|pid| edge(pid, Some(pid % 7))).collect(), Vec::new());
+    let many = with_waits(&(1..=5000).map(|pid| edge(pid, Some(pid % 7))).collect::<Vec<_>>(), &[]);
     assert!(many.contains("The picture shows 80 of 5000 waits"));
     assert!(many.contains("3000 more are not listed"));
 }

@@ -1,5 +1,7 @@
 //! What of the waits is worth a person's attention.
 
+use std::fmt::Write as _;
+
 use super::{Context, NEWS, Waiting, Waits, has_owner, what};
 use crate::addr::KVirtAddr;
 use crate::kernel::task::State;
@@ -50,13 +52,9 @@ fn by_hand(finding: Finding, waiting: &Waiting<'_>) -> Finding {
 fn edge(waiting: &Waiting<'_>) -> String {
     let mut text = format!("{} waits for {}", named(waiting.task), waiting.lock_words());
     if let Some(wait) = &waiting.wait {
-        text.push_str(&format!("; its waiter at {} is one of {} in the list", wait.waiter, wait.waiters));
+        let _ = write!(text, "; its waiter at {} is one of {} in the list", wait.waiter, wait.waiters);
         if let (Some(word), Some(owner)) = (wait.owner_word, waiting.owner) {
-            text.push_str(&format!(
-                ", and the owner's word {word:#x} is {} at {}",
-                named(owner),
-                owner.kaddr
-            ));
+            let _ = write!(text, ", and the owner's word {word:#x} is {} at {}", named(owner), owner.kaddr);
         }
     }
     text

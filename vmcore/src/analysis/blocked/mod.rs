@@ -184,12 +184,11 @@ fn symbols_of(
     known: &HashMap<Address, &[Frame]>,
 ) -> Vec<String> {
     let own;
-    let frames: &[Frame] = match known.get(&Address(task.kaddr.0)) {
-        Some(frames) => frames,
-        None => {
-            own = words::backtrace(task, registers, context.unwinder).0;
-            &own
-        }
+    let frames: &[Frame] = if let Some(frames) = known.get(&Address(task.kaddr.0)) {
+        frames
+    } else {
+        own = words::backtrace(task, registers, context.unwinder).0;
+        &own
     };
     let sure = frames.iter().filter(|frame| frame.sure && !frame.inlined);
     sure.take(SYMBOLS).map(|frame| frame.symbol.clone().unwrap_or_else(|| "?".into())).collect()

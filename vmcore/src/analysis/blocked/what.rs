@@ -273,7 +273,7 @@ fn of(table: &'static [What], name: &str) -> Option<&'static What> {
         }
         prefix => name.starts_with(prefix),
     };
-    table.iter().find(|what| what.names.iter().any(|name| fits(&name)))
+    table.iter().find(|what| what.names.iter().any(&fits))
 }
 
 /// What these functions say, innermost first.

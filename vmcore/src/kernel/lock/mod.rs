@@ -255,22 +255,21 @@ impl<'a, 'm> Locks<'a, 'm> {
         if !self.is_waiter(&shape, node) {
             return None;
         }
-        let (lock, waiters) = match self.known.get(&(kind, node)) {
-            Some(known) => *known,
-            None => {
-                let ring = list::walk(self.memory, node, self.limit);
-                if !ring.end.is_complete() {
-                    return None;
-                }
-                let mut heads = ring.items.iter().filter(|at| !self.is_waiter(&shape, **at));
-                let (head, None) = (*heads.next()?, heads.next()) else { return None };
-                let lock = KVirtAddr(head.0.checked_sub(inside)?);
-                let waiters = ring.items.len();
-                for at in ring.items.iter().chain([&node]).filter(|at| **at != head) {
-                    self.known.insert((kind, *at), (lock, waiters));
-                }
-                (lock, waiters)
+        let (lock, waiters) = if let Some(known) = self.known.get(&(kind, node)) {
+            *known
+        } else {
+            let ring = list::walk(self.memory, node, self.limit);
+            if !ring.end.is_complete() {
+                return None;
             }
+            let mut heads = ring.items.iter().filter(|at| !self.is_waiter(&shape, **at));
+            let (head, None) = (*heads.next()?, heads.next()) else { return None };
+            let lock = KVirtAddr(head.0.checked_sub(inside)?);
+            let waiters = ring.items.len();
+            for at in ring.items.iter().chain([&node]).filter(|at| **at != head) {
+                self.known.insert((kind, *at), (lock, waiters));
+            }
+            (lock, waiters)
         };
         let (owner, owner_word) = self.owner(&shape, lock);
         Some(Wait { kind, lock, waiter, owner, owner_word, waiters })

@@ -80,7 +80,7 @@ pub(super) fn all(types: &Types) -> Vec<Shape> {
 }
 
 fn place(types: &Types, of: &str, member: &str) -> Option<u64> {
-    types.structure(of).ok()?.member(member).ok().map(|member| member.offset())
+    types.structure(of).ok()?.member(member).ok().map(crate::sym::btf::Member::offset)
 }
 
 fn shape(types: &Types, names: &Names) -> Option<Shape> {

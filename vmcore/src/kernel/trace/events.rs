@@ -126,7 +126,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().take(TEXT).map(|byte| format!("{byte:02x}")).collect()
+    crate::kernel::reader::hex(bytes.get(..TEXT).unwrap_or(bytes))
 }
 
 /// All sorts of events by their numbers.
@@ -200,7 +200,7 @@ mod tests {
         data.extend(7_u32.to_le_bytes());
         data.extend(*b"sh\0garbage\0\0\0\0\0\0");
         // Four bytes at 36.
-        data.extend((4_u32 << 16 | 36).to_le_bytes());
+        data.extend((4_u32 << 16 | 0x24).to_le_bytes());
         data.extend(*b"eth0");
         data.extend(0xffff_ffff_8100_0000_u64.to_le_bytes());
         let format = Format {

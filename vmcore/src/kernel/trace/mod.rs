@@ -133,15 +133,12 @@ fn rings(
     if buffer.is_null() {
         return Err("it was not made yet".into());
     }
-    let (buffers, order) = match Layout::<Buffer>::new(reader.types) {
-        Ok(layout) => {
-            let buffer = layout.read(reader.memory, buffer).map_err(|why| why.to_string())?;
-            (buffer.buffers, buffer.order.value().unwrap_or_default())
-        }
-        Err(_) => {
-            let layout = Layout::<OldBuffer>::new(reader.types).map_err(|why| why.to_string())?;
-            (layout.read(reader.memory, buffer).map_err(|why| why.to_string())?.buffers, 0)
-        }
+    let (buffers, order) = if let Ok(layout) = Layout::<Buffer>::new(reader.types) {
+        let buffer = layout.read(reader.memory, buffer).map_err(|why| why.to_string())?;
+        (buffer.buffers, buffer.order.value().unwrap_or_default())
+    } else {
+        let layout = Layout::<OldBuffer>::new(reader.types).map_err(|why| why.to_string())?;
+        (layout.read(reader.memory, buffer).map_err(|why| why.to_string())?.buffers, 0)
     };
     let bytes = 4096_u32.checked_shl(order).filter(|bytes| *bytes <= LARGEST && order < 16);
     let bytes = bytes.ok_or_else(|| format!("its parts would be 2^{order} pages"))?;
