@@ -124,14 +124,21 @@ impl Look<'_, '_> {
     /// `watchdog_thresh`, nothing else could run there either.
     fn lockup(&self, cpu: &Cpu, queue: &RunQueue) -> Option<Finding> {
         let limit = Duration::from_secs(self.found.watchdog_thresh_s?.saturating_mul(2)).as_secs_f64();
-        let silent = queue.watchdog_silent_s.filter(|silent| *silent > limit)?;
         let number = cpu.number;
         let registers = self.registers.of(number);
         let user = registers.is_some_and(|regs| regs.cs & USER == USER);
-        // A CPU whose own clock stands still as well gets no ticks: its interrupts are off.
-        let thresh = limit / 2.0;
-        let still = queue.behind_s.is_some_and(|behind| behind >= thresh);
-        let hard = still && queue.irqs_off != Some(false) && !user;
+        // A CPU whose own clock stands still gets no ticks: its interrupts are off. The kernel calls that hard after
+        // `watchdog_thresh`; an idle CPU's clock stands still by design.
+        let busy = queue.running_for_s.is_some();
+        let stands = queue.behind_s.filter(|behind| *behind >= limit / 2.0);
+        let hard = stands.filter(|_| queue.irqs_off != Some(false) && !user && busy);
+        let silent = queue.watchdog_silent_s.filter(|silent| *silent > limit);
+        let still = stands.is_some();
+        let (hard, silent) = match (hard, silent) {
+            (Some(behind), silent) if queue.irqs_off == Some(true) => (true, silent.unwrap_or(behind)),
+            (hard, Some(silent)) => (hard.is_some(), silent),
+            _ => return None,
+        };
         let task =
             self.context.tasks.current(number).map_or_else(|| "a task that is not known".into(), named);
         let (code, title) = if hard {
@@ -149,7 +156,10 @@ impl Look<'_, '_> {
         let confidence = if agree { Confidence::Likely } else { Confidence::Hint };
         let severity = if agree { Severity::Error } else { Severity::Warning };
         let mut finding = Finding::new(code, severity, confidence, title)
-            .because(format!("its watchdog's thread last ran {silent:.0} s before the end; the kernel complains after {limit:.0} s"));
+            .because(match queue.watchdog_silent_s {
+            Some(s) => format!("its watchdog's thread last ran {s:.0} s before the end; twice watchdog_thresh is {limit:.0} s"),
+            None => "its watchdog does not tell when its thread last ran".into(),
+        });
         if let Some(behind) = queue.behind_s {
             finding = finding.because(format!(
                 "the clock of its run queue is {behind:.1} s behind that of the latest CPU"

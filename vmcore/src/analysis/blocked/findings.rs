@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{Context, NEWS, Waiting, Waits, has_owner, what};
 use crate::addr::KVirtAddr;
 use crate::kernel::task::State;
-use crate::report::{Blocked, Confidence, Finding, Severity};
+use crate::report::{Address, Blocked, Confidence, Finding, Severity};
 
 /// Lines of evidence of one kind.
 const LINES: usize = 12;
@@ -40,7 +40,7 @@ fn by_hand(finding: Finding, waiting: &Waiting<'_>) -> Finding {
         ));
     };
     let of = wait.kind.structure();
-    let lock = wait.lock;
+    let lock = Address(wait.lock.0);
     let owner = if has_owner(wait.kind) { ".owner.counter" } else { "" };
     finding.next(format!("With crash: «bt {}», and «struct {of} {lock}».", waiting.task.pid)).next(format!(
         "With drgn: «prog.stack_trace({})», and «Object(prog, \"struct {of}\", address={lock}){owner}».",
