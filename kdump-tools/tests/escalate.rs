@@ -115,7 +115,7 @@ fn the_whole_way_from_the_dump_to_the_receiver() {
     let names: Vec<&str> = done.manifest.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
     assert_eq!(
         names,
-        ["report.html", "report.json", "report.txt", "sosreport-web1.tar.gz", "vmcore", "vmcore-dmesg.txt"]
+        ["report.json", "report.html", "report.txt", "sosreport-web1.tar.gz", "vmcore", "vmcore-dmesg.txt"]
     );
     assert_eq!(done.receipt.unwrap().root_digest, done.manifest.root_digest);
     let mut journal = desk.journal();
@@ -187,7 +187,7 @@ fn what_can_not_be_had_is_told_and_the_rest_is_done() {
     let done = desk.run(&crew).unwrap();
     assert_eq!(done.exit(), Exit::Partial);
     assert_eq!(done.missing, [Missing::new("the host bundle", "the host does not answer")]);
-    assert_eq!(done.manifest.artifacts.len(), 4);
+    assert_eq!(done.manifest.artifacts.len(), 5);
     // A later run does not pretend that the package has what it has not.
     let again = desk.run(&Actors::default()).unwrap();
     assert_eq!(again.missing, [Missing::new("the host bundle", "the host does not answer")]);

@@ -155,10 +155,6 @@ impl Options {
     }
 }
 
-/// Parts of the report that nothing fills yet.
-const NOT_READ: &[&str] = &[];
-const UNREAD: &str = "kdt does not read these parts of the kernel yet";
-
 /// Analyses one dump. It never fails: what can't be had is told in the report.
 #[must_use]
 pub fn triage(subject: &Subject<'_>, options: &Options, progress: &dyn Progress, cancel: &Cancel) -> Report {
@@ -209,9 +205,6 @@ pub fn triage(subject: &Subject<'_>, options: &Options, progress: &dyn Progress,
         None => fill_cpus_from_notes(&mut report, subject, options),
     }
 
-    for what in NOT_READ {
-        report.skip(*what, UNREAD);
-    }
     if cancel.is_cancelled() {
         report.skip("the rest", "the analysis was interrupted");
     }

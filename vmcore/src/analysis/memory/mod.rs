@@ -52,7 +52,17 @@ pub(super) fn memory(context: &Context<'_>, _: &Clock) -> Part {
     }
     let whole = counters.gaps.is_empty() && zones.gaps.is_empty() && lost == 0;
     let findings = verdict::findings(&found, whole);
-    let mut part = Part::new(move |report| report.memory = Some(found));
+    let nothing = counters.values.is_empty()
+        && found.zones.is_empty()
+        && found.processes.is_empty()
+        && found.oom.is_none();
+    let mut part = if nothing {
+        let mut part = Part::default();
+        part.skip("memory", "neither its counters nor its zones nor any process can be read");
+        part
+    } else {
+        Part::new(move |report| report.memory = Some(found))
+    };
     part.findings = findings;
     part.gaps("memory", &counters.gaps);
     part.gaps("memory.zones", &zones.gaps);
