@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::Source;
 use crate::addr::KVirtAddr;
 use crate::kernel::task::Tasks;
+use crate::kernel::value::Slot;
 
 /// A process's memory, in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +42,7 @@ impl ProcessMemory {
 pub fn read(source: &Source<'_, '_>, tasks: &Tasks) -> (Vec<ProcessMemory>, usize, Option<String>) {
     let (mut found, mut failed, mut why) = (Vec::new(), 0_usize, None);
     let mut seen = BTreeSet::new();
+    let places = Places::new(source);
     for task in &tasks.tasks {
         let Some(mm) = task.mm else { continue };
         // Threads, and children of vfork(), share it; the lowest number is its owner.
@@ -48,19 +50,19 @@ pub fn read(source: &Source<'_, '_>, tasks: &Tasks) -> (Vec<ProcessMemory>, usiz
             continue;
         }
         let one = || -> Result<ProcessMemory, String> {
-            let counter = |name: &str| counter(source, mm, name).map(|n| source.bytes(n));
-            let signal = source.member(task.kaddr, "task_struct", &["signal"]).ok();
-            let adj =
-                signal.and_then(|at| source.member(KVirtAddr(at), "signal_struct", &["oom_score_adj"]).ok());
+            let places = places.as_ref().map_err(Clone::clone)?;
+            let counter = |counter: &Counter| counter.read(source, mm).map(|n| source.bytes(n));
+            let number = |at: KVirtAddr, slot: &Option<Slot>| source.number(at, slot.as_ref()?).ok();
+            let signal = number(task.kaddr, &places.signal).map(KVirtAddr).filter(|at| !at.is_null());
             Ok(ProcessMemory {
                 pid: task.tgid,
                 comm: task.comm.clone(),
-                anon: counter("MM_ANONPAGES")?,
-                file: counter("MM_FILEPAGES")?,
-                shmem: counter("MM_SHMEMPAGES")?,
-                swap: counter("MM_SWAPENTS")?,
-                total_vm: source.member(mm, "mm_struct", &["total_vm"]).ok().map(|n| source.bytes(n)),
-                oom_score_adj: adj.map(u64::cast_signed),
+                anon: counter(&places.anon)?,
+                file: counter(&places.file)?,
+                shmem: counter(&places.shmem)?,
+                swap: counter(&places.swap)?,
+                total_vm: number(mm, &places.total_vm).map(|n| source.bytes(n)),
+                oom_score_adj: signal.and_then(|at| number(at, &places.oom_score_adj)).map(u64::cast_signed),
             })
         };
         match one() {
@@ -75,16 +77,57 @@ pub fn read(source: &Source<'_, '_>, tasks: &Tasks) -> (Vec<ProcessMemory>, usiz
     (found, failed, why)
 }
 
-fn counter(source: &Source<'_, '_>, mm: KVirtAddr, name: &str) -> Result<u64, String> {
-    // An anonymous enum: looked up as a constant of the kernel.
-    let types = source.types().kernel().ok_or("the kernel's types are not known")?;
-    let index = types.constant(name).map_err(|why| why.to_string())?;
-    // Per-CPU counters since 6.2 (kernel commit f1a7941243c1).
-    let new = format!("rss_stat[{index}]");
-    let stat = source.types().structure("mm_struct").and_then(|s| s.member(&new));
-    let count = match stat {
-        Ok(member) => source.percpu_counter(mm.checked_add(member.offset()).ok_or("past 2^64")?)?,
-        Err(_) => source.member(mm, "mm_struct", &[&format!("rss_stat.count[{index}]")])?.cast_signed(),
-    };
-    Ok(u64::try_from(count).unwrap_or(0))
+/// Where the numbers of a process are, looked up once for all of them.
+struct Places {
+    anon: Counter,
+    file: Counter,
+    shmem: Counter,
+    swap: Counter,
+    total_vm: Option<Slot>,
+    signal: Option<Slot>,
+    oom_score_adj: Option<Slot>,
+}
+
+impl Places {
+    fn new(source: &Source<'_, '_>) -> Result<Self, String> {
+        let slot = |of, member| source.slot(of, &[member]).ok();
+        Ok(Self {
+            anon: Counter::new(source, "MM_ANONPAGES")?,
+            file: Counter::new(source, "MM_FILEPAGES")?,
+            shmem: Counter::new(source, "MM_SHMEMPAGES")?,
+            swap: Counter::new(source, "MM_SWAPENTS")?,
+            total_vm: slot("mm_struct", "total_vm"),
+            signal: slot("task_struct", "signal"),
+            oom_score_adj: slot("signal_struct", "oom_score_adj"),
+        })
+    }
+}
+
+/// Where one of the counters of an `mm_struct` is.
+enum Counter {
+    /// A per-CPU counter, so many bytes into it: since 6.2 (kernel commit f1a7941243c1).
+    PerCpu(u64),
+    /// A plain number.
+    Plain(Slot),
+}
+
+impl Counter {
+    fn new(source: &Source<'_, '_>, name: &str) -> Result<Self, String> {
+        // An anonymous enum: looked up as a constant of the kernel.
+        let types = source.types().kernel().ok_or("the kernel's types are not known")?;
+        let index = types.constant(name).map_err(|why| why.to_string())?;
+        let new = format!("rss_stat[{index}]");
+        match source.types().structure("mm_struct").and_then(|of| of.member(&new)) {
+            Ok(member) => Ok(Self::PerCpu(member.offset())),
+            Err(_) => source.slot("mm_struct", &[&format!("rss_stat.count[{index}]")]).map(Self::Plain),
+        }
+    }
+
+    fn read(&self, source: &Source<'_, '_>, mm: KVirtAddr) -> Result<u64, String> {
+        let count = match self {
+            Self::PerCpu(inside) => source.percpu_counter(mm.checked_add(*inside).ok_or("past 2^64")?)?,
+            Self::Plain(slot) => source.number(mm, slot)?.cast_signed(),
+        };
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
 }
