@@ -193,7 +193,7 @@ fn disks(
     let private = class(memory, description)?;
     let head = offset("subsys_private", &["klist_devices.k_list"])?;
     let node = offset("klist_node", &["n_node"])?;
-    // In the device itself before 5.1 (commit 570d020012d1).
+    // In the device itself before 5.1.
     let (in_private, knode) = match offset("device_private", &["knode_class"]) {
         Ok(at) => (Some(offset("device_private", &["device"])?), at),
         Err(_) => (None, offset("device", &["knode_class"])?),
@@ -246,7 +246,7 @@ fn class(memory: &KernelMemory<'_>, description: &Description) -> Result<KVirtAd
     let variables = Variables::new(memory, &description.symbols);
     let class = variables.address("block_class").map_err(|e| e.to_string())?;
     let structure = types.structure("class").map_err(|e| e.to_string())?;
-    // A class has it up to 6.3; since then (commit 6f14c02220c7) it is looked up among all classes.
+    // A class has it up to 6.3; since then it is looked up among all classes.
     if let Ok(member) = structure.member("p") {
         let at =
             class.checked_add(member.offset()).ok_or("block_class is at the end of the address space")?;

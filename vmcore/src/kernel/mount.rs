@@ -161,10 +161,13 @@ fn one(
     mount.bdev = sb.bdev.filter(|at| !at.is_null());
     let level = sb.frozen.and_then(|level| usize::try_from(level).ok());
     mount.frozen = level.and_then(|level| FROZEN.get(level).copied());
-    if mount.is_frozen()
-        && let Some(waiting) = waiting
-    {
-        mount.waiters = waiting.of(memory, found.sb);
+    if mount.is_frozen() {
+        if let Some(waiting) = waiting {
+            mount.waiters = waiting.of(memory, found.sb);
+        } else {
+            let why = "it is frozen, and where this kernel keeps the tasks that wait for it is not known";
+            mount.gap.get_or_insert_with(|| why.to_owned());
+        }
     }
     mount
 }

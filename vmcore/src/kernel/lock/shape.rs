@@ -49,7 +49,7 @@ const ALL: &[Names] = &[
     Names { owner: Some("owner"), ..names(LockKind::Mutex, "mutex_waiter", "mutex", "wait_list") },
     Names { owner: Some("owner"), ..names(LockKind::RwSem, "rwsem_waiter", "rw_semaphore", "wait_list") },
     names(LockKind::Semaphore, "semaphore_waiter", "semaphore", "wait_list"),
-    // A list of its own since 5.6 (kernel commit 7f26482a872c).
+    // A list of its own since 5.7 (kernel commit 7f26482a872c).
     Names {
         task: "private",
         node: "entry",
