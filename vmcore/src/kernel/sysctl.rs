@@ -1,7 +1,7 @@
 //! Settings that matter for a crash, read from the variables that hold them (`/proc/sys`, `/sys/kernel`).
 //!
-//! A variable is believed where its symbol has room for the number and, where the kernel's own bounds are known, the number is
-//! within them.
+//! A variable is believed where its symbol has room for the number; one that is yes or no must hold 0 or 1. The kernel's bounds of
+//! the others are not checked.
 
 use super::Gap;
 use super::reader::{Reader, note};
