@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod collect;
+pub mod distill;
 pub mod drill;
 pub mod escalate;
 pub mod filter;
@@ -18,6 +19,7 @@ pub mod triage;
 pub mod unpack;
 mod usage;
 pub mod verify;
+mod writing;
 
 use std::ffi::OsString;
 use std::panic::{self, AssertUnwindSafe};
@@ -63,6 +65,7 @@ commands! {
     Info => info,
     Check => check,
     Filter => filter,
+    Distill => distill,
     Collect => collect,
     Pack => pack,
     Verify => verify,

@@ -44,6 +44,7 @@ pub fn format_words(dump: &DumpInfo) -> String {
         dump.page_size.filter(|size| *size != 4096).map(|size| format!("pages of {}", Size::from(size))),
     );
     words.extend(dump.size_bytes.map(|bytes| Size::from(bytes).to_string()));
+    words.extend(dump.made.as_deref().map(|made| escape(made).into_owned()));
     words.join(", ")
 }
 

@@ -1,6 +1,7 @@
 //! What an analysis needs of an opened dump, whatever its format.
 
 use crate::addr::{KVirtAddr, PhysAddr};
+use crate::format::notes::KDT_NOTE;
 use crate::format::{Arch, PrStatus};
 use crate::kernel::hints::{Control, Hints};
 use crate::mem::{Dump, PhysicalMemory};
@@ -72,6 +73,7 @@ pub fn dump_info(dump: &Dump) -> DumpInfo {
         arch: known_arch(dump),
         page_size: Some(facts.page_size),
         dump_level: facts.dump_level,
+        made: made(dump),
         completeness: Completeness {
             announced_pages: Some(state.announced_pages),
             present_pages: Some(state.present_pages),
@@ -83,6 +85,11 @@ pub fn dump_info(dump: &Dump) -> DumpInfo {
             repairs: state.repairs.clone(),
         },
     }
+}
+
+fn made(dump: &Dump) -> Option<String> {
+    let note = dump.notes().iter().find(|note| note.is(KDT_NOTE.0, KDT_NOTE.1))?;
+    Some(String::from_utf8_lossy(&note.desc).into_owned())
 }
 
 fn known_arch(dump: &Dump) -> Option<String> {

@@ -26,13 +26,14 @@ const LARGEST_STACK: u64 = 64 << 10;
 /// Open files of one task that are looked at.
 const FILES: u64 = 1 << 16;
 
-/// The kernel's pieces of data that readers look into by name: from one symbol to another. What lies from
+/// The kernel's variables, which readers look into by name: from one symbol to another. What lies from
 /// `__init_begin` to `__init_end` was given back after boot.
-const DATA: &[(&str, &str)] = &[
+const DATA: &[(&str, &str)] =
+    &[("_sdata", "_edata"), ("_sdata", "__init_begin"), ("__bss_start", "_end")];
+
+/// What a vmlinux has as well: readers that have one take it from there, and the analyses have read what they need.
+const CONSTANTS: &[(&str, &str)] = &[
     ("__start_rodata", "__end_rodata"),
-    ("_sdata", "_edata"),
-    ("_sdata", "__init_begin"),
-    ("__bss_start", "_end"),
     ("__start_orc_unwind_ip", "__stop_orc_unwind_ip"),
     ("__start_orc_unwind", "__stop_orc_unwind"),
     ("orc_lookup", "orc_lookup_end"),
@@ -84,6 +85,10 @@ impl<'a> Closure<'a> {
         }
         self.note(Reason::KernelData);
         if level >= Level::Standard {
+            for (from, to) in CONSTANTS {
+                self.between(from, to);
+            }
+            self.note(Reason::KernelConstants);
             self.between("_stext", "_etext");
             self.note(Reason::KernelText);
         }

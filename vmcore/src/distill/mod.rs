@@ -43,6 +43,12 @@ impl Level {
     }
 }
 
+/// What a distilled dump says of itself, in its note.
+#[must_use]
+pub fn words(level: Level, version: &str) -> String {
+    format!("distilled by kdt {version} at level {}", level.name())
+}
+
 /// Why a frame is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -51,6 +57,8 @@ pub enum Reason {
     Analyses,
     /// The kernel's data.
     KernelData,
+    /// The kernel's constants: strings, symbols, types, unwind tables.
+    KernelConstants,
     /// The kernel's text.
     KernelText,
     /// Per-CPU variables.
@@ -76,6 +84,7 @@ impl Reason {
         match self {
             Self::Analyses => "read by the analyses",
             Self::KernelData => "kernel data",
+            Self::KernelConstants => "kernel constants",
             Self::KernelText => "kernel text",
             Self::PerCpu => "per-CPU variables",
             Self::Tasks => "tasks and their stacks",

@@ -12,6 +12,6 @@ mod selection;
 
 pub use class::{Class, Counts};
 pub use level::Level;
-pub use pages::{Classes, FilterError, classify};
+pub use pages::{Classes, FilterError, classify, frames};
 pub use rules::Rules;
 pub use selection::Selection;

@@ -47,6 +47,18 @@ pub struct Classes {
     pub notes: Vec<String>,
 }
 
+impl Classes {
+    /// Keeps nothing but `frames`, runs of first and count: who chose them knows why. Those that the dump does not have stay missing.
+    pub fn keep_only(&mut self, frames: &[(Pfn, u64)]) {
+        let mut kept = Selection::default();
+        for (first, count) in frames {
+            let run = first.0..first.0.saturating_add(*count);
+            run.filter(|pfn| self.kept.contains(*pfn)).for_each(|pfn| kept.insert(pfn));
+        }
+        self.kept = kept;
+    }
+}
+
 /// Finds out which frames the dump has, and which of them are to be kept at `level`. Without what it takes to tell
 /// the classes, all are kept, and [`Classes::notes`] says why.
 ///
@@ -91,8 +103,11 @@ pub fn classify(
     Ok(walk.classes)
 }
 
-/// Which frames the dump speaks of, and which it has.
-fn frames(dump: &Dump, limits: &Limits, cancel: &Cancel) -> Result<Classes, FilterError> {
+/// Which frames the dump speaks of, and which it has: all of these are kept, whatever they were used for.
+///
+/// # Errors
+/// [`FilterError`]
+pub fn frames(dump: &Dump, limits: &Limits, cancel: &Cancel) -> Result<Classes, FilterError> {
     let limit = limits.frames >> 2;
     let found = dump.completeness().announced_pages;
     if found > limit || dump.end_pfn().0 > limits.frames {

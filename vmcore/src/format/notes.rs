@@ -4,6 +4,8 @@ use zerocopy::FromBytes;
 
 use crate::raw::elf::Nhdr;
 
+/// The note in which a dump that kdt made of another one says how: its name and kind, and its text is a sentence. Other readers pass over it.
+pub const KDT_NOTE: (&str, u32) = ("KDT", 0x4b44);
 /// `NT_PRSTATUS`: the registers of one CPU.
 pub const NT_PRSTATUS: u32 = 1;
 /// `NT_PRPSINFO`: only a process's core has it.

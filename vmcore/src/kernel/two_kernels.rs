@@ -65,6 +65,8 @@ pub struct HandedOver {
     pub vmcoreinfo: Option<(PhysAddr, Vmcoreinfo)>,
     /// The registers of its CPUs when it crashed.
     pub registers: Vec<PrStatus>,
+    /// Its other notes as they are in memory; the registers are parsed from these.
+    pub notes: Vec<Note>,
     /// Its memory, in physical addresses.
     pub memory: Vec<Range<u64>>,
     /// What of it lies elsewhere now.
@@ -208,6 +210,7 @@ pub fn handed_over(mem: &dyn PhysicalMemory, at: PhysAddr, limits: &Limits) -> O
         }
     }
     (found.registers, _) = prstatus::from_notes(&list, &Arch::X86_64, limits.cpus);
+    found.notes = list;
     Some(found)
 }
 

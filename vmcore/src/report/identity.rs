@@ -23,6 +23,9 @@ pub struct DumpInfo {
     pub page_size: Option<u64>,
     /// makedumpfile's `-d` mask, where the file tells it.
     pub dump_level: Option<u32>,
+    /// How kdt made it of another dump, where it did: `distilled by kdt 0.1.0 at level standard`.
+    #[serde(default)]
+    pub made: Option<String>,
     /// How much of what it announces it holds.
     pub completeness: Completeness,
 }

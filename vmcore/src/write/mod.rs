@@ -12,7 +12,7 @@ mod pipeline;
 mod sink;
 mod texts;
 
-pub use codec::Encoder;
+pub use codec::{Effort, Encoder};
 pub use sink::{FileSink, FlatSink, Sink};
 pub use texts::Texts;
 
@@ -32,6 +32,8 @@ pub struct Options {
     pub form: Form,
     /// The level that the pages were chosen at.
     pub level: Level,
+    /// How much work a page is worth.
+    pub effort: Effort,
     /// Threads that read and encode.
     pub jobs: usize,
     /// Whether each page is decoded again and compared.

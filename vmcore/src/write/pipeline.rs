@@ -63,7 +63,7 @@ pub(super) fn run(
         for _ in 0..jobs {
             let (done, work) = (done.clone(), &work);
             scope.spawn(move || {
-                let mut encoder = Encoder::new(codec);
+                let mut encoder = Encoder::new(codec, options.effort);
                 while let Some((number, mut batch)) = next(work) {
                     if cancel.is_cancelled() {
                         return;

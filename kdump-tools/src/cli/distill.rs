@@ -1,0 +1,144 @@
+//! `kdt distill`: the smallest valid dump on which the standard analyses give the same answers.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use vmcore::analysis::subject::Subject;
+use vmcore::analysis::triage;
+use vmcore::distill::{self, Level, Plan};
+use vmcore::filter::{self, Classes};
+use vmcore::format::Codec;
+use vmcore::format::notes::KDT_NOTE;
+use vmcore::kernel::{self, Kernel};
+use vmcore::limits::Limits;
+use vmcore::mem::{Dump, OpenOptions, PhysicalMemory};
+use vmcore::progress::Cancel;
+use vmcore::write::{Effort, Texts};
+
+use super::writing::{self, Shape, Target, Writing};
+use super::{Context, Run};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::output::human;
+use crate::size::Size;
+
+/// Write the smallest valid dump on which the standard analyses give the same answers
+///
+/// Runs the analyses of `kdt triage`, and keeps the pages that they read, with the page tables, stacks, structures, symbols and types
+/// that crash and drgn need to answer the same questions. What else the memory held does not travel. zstd is the default.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The dump: of any format that kdt reads
+    #[arg(value_name = "SRC")]
+    source: PathBuf,
+    /// The new dump; `-`, or none with -F, for a flattened stream on stdout
+    #[arg(value_name = "DST")]
+    target: Option<PathBuf>,
+    /// minimal: what the analyses read; standard: the kernel's text and all open files too; generous: all slab pages too
+    #[arg(long, value_parser = level, default_value = "standard", value_name = "LEVEL")]
+    level: Level,
+    #[command(flatten)]
+    shape: Shape,
+    /// Say what would be kept and why, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn level(word: &str) -> Result<Level, String> {
+    let all = Level::ALL.map(Level::name);
+    Level::ALL
+        .into_iter()
+        .find(|level| level.name() == word)
+        .ok_or_else(|| format!("it is one of {}", all.join(", ")))
+}
+
+impl Run for Args {
+    fn run(self, context: &Context) -> Outcome {
+        let target = Target::named(self.target.as_deref(), &self.shape);
+        if target.is_none() && !self.dry_run {
+            return Err(Failure::usage(
+                "the new dump has no name",
+                "name it behind the source, or use -F for a stream on stdout",
+            ));
+        }
+        let dump = Dump::open(&self.source, &OpenOptions::default())?;
+        if let Some(Target::File(path)) = &target {
+            self.shape.check(path, &self.source)?;
+        }
+        let progress = context.output.display().piece(&self.source.display().to_string());
+        let options = triage::Options::new("kdt", env!("CARGO_PKG_VERSION"));
+        let plan = distill::plan(&dump, self.level, &options, &progress, &context.cancel);
+        if context.cancel.is_cancelled() {
+            return Err(Failure::interrupted());
+        }
+        for gap in &plan.gaps {
+            context.output.warn(gap);
+        }
+        let Some(target) = target.filter(|_| !self.dry_run) else {
+            return tell_plan(&plan, &dump, context);
+        };
+        let classes = kept(&dump, &plan, &context.cancel)?;
+        let subject = Subject::new(&dump);
+        let watched = kernel::Options::default().watched(&context.cancel, &progress);
+        let kernel = Kernel::open(subject.memory, &subject.hints, watched);
+        let mut texts = Texts::told_by(&dump, &kernel);
+        texts.add(KDT_NOTE.0, KDT_NOTE.1, distill::words(self.level, env!("CARGO_PKG_VERSION")).as_bytes());
+        let writing = Writing {
+            shape: &self.shape,
+            codec: Codec::Zstd,
+            effort: Effort::Small,
+            source: &self.source,
+            dump: &dump,
+            kernel: &kernel,
+            classes: &classes,
+            level: filter::Level::MAX,
+            texts: &texts,
+            context,
+            progress: &progress,
+        };
+        let done = writing.run(&target)?;
+        for one in &done {
+            context.output.note(&format!(
+                "{}: {}, {} of the {} that the source has; sha256 {}",
+                one.name,
+                Size::from(one.bytes),
+                human::plural(usize::try_from(one.written.pages).unwrap_or(usize::MAX), "page"),
+                dump.completeness().present_pages,
+                one.digest
+            ));
+        }
+        let exit = writing::ending(&done, classes.lost, &self.source, context);
+        Ok(if plan.gaps.is_empty() { exit } else { Exit::Partial })
+    }
+}
+
+/// The frames of the plan, as those who write take them.
+fn kept(dump: &Dump, plan: &Plan, cancel: &Cancel) -> Result<Classes, Failure> {
+    let mut classes = filter::frames(dump, &Limits::default(), cancel).map_err(|why| {
+        Failure::new(
+            Exit::Input,
+            format!("{}: {why}", dump.path().display()),
+            "compare size and checksum with the original",
+        )
+    })?;
+    classes.keep_only(&plan.frames);
+    Ok(classes)
+}
+
+fn tell_plan(plan: &Plan, dump: &Dump, context: &Context) -> Outcome {
+    let page = dump.page_size();
+    let mut text = format!("{:<24} {:>10} {:>12}\n", "kept for", "pages", "size");
+    for (reason, count) in &plan.why {
+        let size = Size::from(count * page).to_string();
+        let _ = writeln!(text, "{:<24} {count:>10} {size:>12}", reason.name());
+    }
+    let all = plan.count();
+    let _ = writeln!(
+        text,
+        "{:<24} {all:>10} {:>12}, of {} in the dump",
+        "in all",
+        Size::from(all * page).to_string(),
+        human::plural(usize::try_from(dump.completeness().present_pages).unwrap_or(usize::MAX), "page")
+    );
+    context.output.answer(&text)?;
+    Ok(Exit::Done)
+}

@@ -1,0 +1,364 @@
+//! Gives a new dump its final name: what every command that writes dumps shares.
+//!
+//! The dump is written under a temporary name, digested as it lies on the disk, synced, and only then named. A stream on stdout is
+//! digested as it goes by.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use vmcore::filter::{Classes, Level};
+use vmcore::format::Codec;
+use vmcore::kernel::Kernel;
+use vmcore::mem::{Dump, PhysicalMemory};
+use vmcore::write::{self, Effort, FileSink, FlatSink, Form, Options, Texts, WriteError, Written};
+
+use super::Context;
+use crate::exit::{Exit, Failure, io_exit, plain_io};
+use crate::output::progress::Piece;
+use crate::size::Size;
+
+/// How the new dump is written.
+#[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+pub(super) struct Shape {
+    /// Compress with zlib
+    #[arg(short = 'c', group = "codec")]
+    zlib: bool,
+    /// Compress with lzo
+    #[arg(short = 'l', group = "codec")]
+    lzo: bool,
+    /// Compress with snappy
+    #[arg(short = 'p', group = "codec")]
+    snappy: bool,
+    /// Compress with zstd
+    #[arg(short = 'z', group = "codec")]
+    zstd: bool,
+    /// Do not compress
+    #[arg(long, group = "codec")]
+    raw: bool,
+    /// Write ELF, which is not compressed
+    #[arg(short = 'E', group = "codec", conflicts_with = "split")]
+    elf: bool,
+    /// Write a flattened stream
+    #[arg(short = 'F')]
+    pub(super) flattened: bool,
+    /// Replace DST where it is there
+    #[arg(short = 'f', long)]
+    force: bool,
+    /// Write a set of N files, DST.1 to DST.N
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000), conflicts_with = "flattened")]
+    split: Option<u64>,
+    /// Write a set of files of which none is larger than S
+    #[arg(long, value_name = "S", conflicts_with_all = ["split", "flattened", "elf"])]
+    part_size: Option<Size>,
+    /// Threads that compress
+    #[arg(long, visible_alias = "num-threads", value_name = "N", value_parser = clap::value_parser!(u64).range(1..=64))]
+    jobs: Option<u64>,
+    /// Do not decode and compare what is written
+    #[arg(long)]
+    no_verify: bool,
+}
+
+/// Where the output goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// A flattened stream.
+    Stdout,
+    /// A file, or the beginning of the names of a set.
+    File(PathBuf),
+}
+
+impl Target {
+    /// What the words of the command line mean; `None` where no file is named.
+    #[must_use]
+    pub(super) fn named(path: Option<&Path>, shape: &Shape) -> Option<Self> {
+        match path {
+            Some(path) if path.as_os_str() == "-" => Some(Self::Stdout),
+            Some(path) => Some(Self::File(path.to_owned())),
+            None if shape.flattened => Some(Self::Stdout),
+            None => None,
+        }
+    }
+}
+
+impl Shape {
+    /// The codec that was asked for.
+    #[must_use]
+    pub(super) fn codec(&self, default: Codec) -> Codec {
+        match (self.zlib, self.lzo, self.snappy, self.zstd, self.raw) {
+            (true, ..) => Codec::Zlib,
+            (_, true, ..) => Codec::Lzo,
+            (_, _, true, ..) => Codec::Snappy,
+            (_, _, _, true, _) => Codec::Zstd,
+            (.., true) => Codec::Raw,
+            _ => default,
+        }
+    }
+
+    /// How many threads compress.
+    #[must_use]
+    pub(super) fn jobs(&self) -> usize {
+        let there = std::thread::available_parallelism().map_or(1, usize::from).min(16);
+        self.jobs.and_then(|jobs| usize::try_from(jobs).ok()).unwrap_or(there)
+    }
+
+    /// Refuses what would destroy something.
+    ///
+    /// # Errors
+    /// Where the target is a directory, the source, or there already.
+    pub(super) fn check(&self, path: &Path, source: &Path) -> Result<(), Failure> {
+        let Ok(meta) = fs::metadata(path) else { return Ok(()) };
+        if meta.is_dir() {
+            return Err(Failure::usage(
+                format!("{} is a directory", path.display()),
+                "name the file that the new dump gets",
+            ));
+        }
+        if same_file(path, source) {
+            return Err(Failure::usage(
+                format!("{} is the source: a source is never changed", path.display()),
+                "choose another name for the new dump",
+            ));
+        }
+        if !self.force && meta.is_file() {
+            return Err(Failure::usage(
+                format!("{} is there already", path.display()),
+                "choose another name, or replace it with -f",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A file or a stream that was written.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// Its name.
+    pub(super) name: String,
+    /// What is in it.
+    pub(super) written: Written,
+    /// Its length.
+    pub(super) bytes: u64,
+    /// Its SHA-256, in hexadecimal digits.
+    pub(super) digest: String,
+}
+
+/// One writing.
+pub(super) struct Writing<'a> {
+    /// How.
+    pub(super) shape: &'a Shape,
+    /// The codec where none was asked for.
+    pub(super) codec: Codec,
+    /// How much work a page is worth.
+    pub(super) effort: Effort,
+    /// The file that `dump` was opened from.
+    pub(super) source: &'a Path,
+    /// The source.
+    pub(super) dump: &'a Dump,
+    /// The kernel in it.
+    pub(super) kernel: &'a Kernel<'a>,
+    /// Which frames are kept.
+    pub(super) classes: &'a Classes,
+    /// What the header says of those that are not.
+    pub(super) level: Level,
+    /// What the dump says beside its pages.
+    pub(super) texts: &'a Texts,
+    /// The streams.
+    pub(super) context: &'a Context,
+    /// Who is told.
+    pub(super) progress: &'a Piece,
+}
+
+impl Writing<'_> {
+    /// Writes to `target`: one file, a set of them or a stream. The first failure ends it; files that were finished before stay.
+    ///
+    /// # Errors
+    /// What stopped it, with the exit code and the next step.
+    pub(super) fn run(&self, target: &Target) -> Result<Vec<Done>, Failure> {
+        let end = self.dump.end_pfn().0;
+        match target {
+            Target::Stdout => Ok(vec![self.stream()?]),
+            Target::File(path) => {
+                let parts = match (self.shape.split, self.shape.part_size) {
+                    (Some(parts), _) => parts,
+                    (None, Some(size)) => self.parts_of(size)?,
+                    (None, None) => return Ok(vec![self.one(path, None)?]),
+                };
+                (1..)
+                    .zip(write::cut(self.classes, end, parts))
+                    .map(|(number, range): (u64, _)| {
+                        let mut name = path.clone().into_os_string();
+                        name.push(format!(".{number}"));
+                        let path = PathBuf::from(name);
+                        self.shape.check(&path, self.source)?;
+                        self.one(&path, Some(range))
+                    })
+                    .collect()
+            }
+        }
+    }
+
+    /// So many that none can get larger than `size`, even if no page can be compressed.
+    fn parts_of(&self, size: Size) -> Result<u64, Failure> {
+        let page = self.dump.page_size();
+        let bitmaps = self.dump.end_pfn().0.div_ceil(8).div_ceil(page) * page * 2;
+        let notes = u64::try_from(self.texts.notes.len()).unwrap_or(0);
+        let fixed = bitmaps + notes + 4 * page;
+        let each = size.bytes().saturating_sub(fixed) / (page + 24);
+        if each == 0 {
+            let least = Size::from(fixed + page + 24);
+            return Err(Failure::usage(
+                format!("a part of {size} has no room for pages: its headers alone take {least}"),
+                "choose larger parts",
+            ));
+        }
+        Ok(self.classes.kept.len().div_ceil(each).max(1))
+    }
+
+    fn options(&self, part: Option<Range<u64>>) -> Options {
+        let form = if self.shape.elf { Form::Elf } else { Form::Kdump(self.shape.codec(self.codec)) };
+        Options { form, level: self.level, effort: self.effort, jobs: self.shape.jobs(), verify: !self.shape.no_verify, part }
+    }
+
+    fn write(
+        &self,
+        part: Option<Range<u64>>,
+        sink: &mut dyn write::Sink,
+    ) -> Result<Written, WriteError> {
+        let direct = self.kernel.facts().page_offset;
+        let watch = (&self.context.cancel, self.progress as &dyn vmcore::progress::Progress);
+        write::write(self.dump, self.classes, self.texts, direct, &self.options(part), sink, watch)
+    }
+
+    fn one(&self, path: &Path, part: Option<Range<u64>>) -> Result<Done, Failure> {
+        let failure = |error: &io::Error| Failure::io("write", path, error);
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let temporary = tempfile::Builder::new().prefix(".kdt-").suffix(".tmp").tempfile_in(dir);
+        let temporary = temporary.map_err(|e| failure(&e))?;
+        let file = temporary.as_file();
+        let (written, flat) = if self.shape.flattened {
+            let mut sink = FlatSink::new(BufWriter::with_capacity(1 << 20, file));
+            (self.write(part, &mut sink), true)
+        } else {
+            (self.write(part, &mut FileSink(file)), false)
+        };
+        let written = written.map_err(|why| Self::failed(&path.display().to_string(), why))?;
+        let digest = digest(temporary.path()).map_err(|e| failure(&e))?;
+        file.sync_all().map_err(|e| failure(&e))?;
+        let bytes = if flat { file.metadata().map_err(|e| failure(&e))?.len() } else { written.bytes };
+        temporary.persist(path).map_err(|e| failure(&e.error))?;
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut side = path.as_os_str().to_owned();
+        side.push(".sha256");
+        crate::output::file::write(Path::new(&side), &format!("{digest}  {name}\n"), &[self.source])?;
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| failure(&e))?;
+        Ok(Done { name: path.display().to_string(), written, bytes, digest })
+    }
+
+    fn stream(&self) -> Result<Done, Failure> {
+        let out = Hashed { to: io::stdout().lock(), hash: Sha256::new(), bytes: 0 };
+        let mut sink = FlatSink::new(BufWriter::with_capacity(1 << 20, out));
+        let written = self.write(None, &mut sink).map_err(|why| Self::failed("stdout", why))?;
+        let out = sink.into_inner().into_inner().map_err(|e| {
+            Failure::new(
+                io_exit(e.error()),
+                format!("can't write to stdout: {}", plain_io(e.error())),
+                "run it again",
+            )
+        })?;
+        let digest = hex(&out.hash.finalize());
+        Ok(Done { name: "stdout".into(), written, bytes: out.bytes, digest })
+    }
+
+    fn failed(name: &str, why: WriteError) -> Failure {
+        match why {
+            WriteError::Cancelled => Failure::interrupted(),
+            WriteError::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => Failure::new(
+                Exit::Partial,
+                format!(
+                    "{name} was closed before the whole dump was written: what its reader has is no dump"
+                ),
+                "look why the reader ended, and run it again",
+            ),
+            WriteError::Io { at, source } => Failure::new(
+                match io_exit(&source) {
+                    Exit::Input => Exit::Partial,
+                    exit => exit,
+                },
+                format!("can't write {name} at offset {at:#x}: {}", plain_io(&source)),
+                "free some space, or use a higher level with -d; nothing was left under that name",
+            ),
+            why @ WriteError::Verify { .. } => Failure::new(
+                Exit::Verify,
+                format!("{name}: {why}"),
+                "check this machine's memory, and run it again",
+            ),
+            why => {
+                Failure::new(Exit::Input, format!("{name}: {why}"), "choose another form for the new dump")
+            }
+        }
+    }
+}
+
+/// How it ended, and what is said where pages of the source are missing: `lost` that were so before, and those that can't be read.
+#[must_use]
+pub(super) fn ending(done: &[Done], lost: u64, source: &Path, context: &Context) -> Exit {
+    let unreadable: u64 = done.iter().map(|done| done.written.unreadable).sum();
+    if lost + unreadable == 0 {
+        return Exit::Done;
+    }
+    let why = done.iter().find_map(|done| done.written.first_unreadable.as_ref());
+    let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+    let name = done.first().map_or("the new dump", |done| &done.name);
+    context.output.warn(&format!(
+        "{} pages of {} can't be read, and {name} says that they are missing{why}",
+        lost + unreadable,
+        source.display()
+    ));
+    Exit::Partial
+}
+
+/// Counts and digests what goes through.
+struct Hashed<W> {
+    to: W,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.to.write(bytes)?;
+        self.hash.update(bytes.get(..count).unwrap_or_default());
+        self.bytes += u64::try_from(count).unwrap_or(0);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+/// What the file holds now, and not what was meant to be written.
+fn digest(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let (mut hash, mut piece) = (Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(hex(&hash.finalize())),
+            count => hash.update(piece.get(..count).unwrap_or_default()),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let id = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    id(a).is_some() && id(a) == id(b)
+}
