@@ -70,7 +70,7 @@ impl Run for Args {
         if context.cancel.is_cancelled() {
             return Err(Failure::interrupted());
         }
-        for gap in &plan.gaps {
+        for gap in plan.notes.iter().chain(&plan.gaps) {
             context.output.warn(gap);
         }
         let Some(target) = target.filter(|_| !self.dry_run) else {

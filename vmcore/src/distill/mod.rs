@@ -65,6 +65,8 @@ pub enum Reason {
     PerCpu,
     /// `task_struct`s and stacks.
     Tasks,
+    /// What crash and drgn read before they answer anything.
+    Readers,
     /// Modules.
     Modules,
     /// Open files of tasks.
@@ -88,6 +90,7 @@ impl Reason {
             Self::KernelText => "kernel text",
             Self::PerCpu => "per-CPU variables",
             Self::Tasks => "tasks and their stacks",
+            Self::Readers => "what readers begin with",
             Self::Modules => "modules",
             Self::Files => "open files",
             Self::Slab => "slab pages",
@@ -107,6 +110,8 @@ pub struct Plan {
     pub why: BTreeMap<Reason, u64>,
     /// What should be kept and is not in the dump, or could not be found: sentences.
     pub gaps: Vec<String>,
+    /// What readers will miss of what was left out on purpose: sentences.
+    pub notes: Vec<String>,
     /// The report of the analyses over the whole dump: those over the distilled one must give the same.
     pub report: Report,
 }
@@ -138,8 +143,8 @@ pub fn plan(dump: &Dump, level: Level, options: &Options, progress: &dyn Progres
     let mut closure = closure::Closure::new(&recorder, &kernel, &options.limits, cancel);
     closure.note(Reason::Analyses);
     closure.find(level);
-    let (why, gaps) = (closure.why, closure.gaps);
-    Plan { frames: present(dump, &recorder), why, gaps, report }
+    let (why, gaps, notes) = (closure.why, closure.gaps, closure.notes);
+    Plan { frames: present(dump, &recorder), why, gaps, notes, report }
 }
 
 /// Those of the touched frames that the dump has: reads of the others must fail as they do now.

@@ -1,5 +1,7 @@
 //! What foreign readers want of a kernel, beside what the analyses here read.
 
+mod readers;
+
 use std::collections::{BTreeMap, HashSet};
 
 use super::{Level, Reason};
@@ -28,8 +30,17 @@ const FILES: u64 = 1 << 16;
 
 /// The kernel's variables, which readers look into by name: from one symbol to another. What lies from
 /// `__init_begin` to `__init_end` was given back after boot.
-const DATA: &[(&str, &str)] =
-    &[("_sdata", "_edata"), ("_sdata", "__init_begin"), ("__bss_start", "_end")];
+const DATA: &[(&str, &str)] = &[
+    ("_sdata", "_edata"),
+    ("_sdata", "__init_begin"),
+    ("__bss_start", "_end"),
+    ("__start_ro_after_init", "__end_ro_after_init"),
+];
+
+/// Constants that readers take from the dump even where they have a vmlinux, and how much of them: crash compares `linux_banner` with
+/// its vmlinux's before it believes either.
+const PROOFS: &[(&str, u64)] =
+    &[("linux_banner", 512), ("mt_slots", 16), ("mt_pivots", 16), ("pageflag_names", 1024)];
 
 /// What a vmlinux has as well: readers that have one take it from there, and the analyses have read what they need.
 const CONSTANTS: &[(&str, &str)] = &[
@@ -54,6 +65,7 @@ pub(super) struct Closure<'a> {
     noted: u64,
     pub(super) why: BTreeMap<Reason, u64>,
     pub(super) gaps: Vec<String>,
+    pub(super) notes: Vec<String>,
 }
 
 impl<'a> Closure<'a> {
@@ -65,8 +77,8 @@ impl<'a> Closure<'a> {
     ) -> Self {
         let memory = kernel.memory();
         let description = Description::load(memory, kernel.vmcoreinfo(), limits);
-        let (why, gaps) = (BTreeMap::new(), Vec::new());
-        Self { recorder, memory, kernel, description, limits, cancel, noted: 0, why, gaps }
+        let (why, gaps, notes) = (BTreeMap::new(), Vec::new(), Vec::new());
+        Self { recorder, memory, kernel, description, limits, cancel, noted: 0, why, gaps, notes }
     }
 
     /// Counts the frames of the dump that were touched since the last reason.
@@ -83,6 +95,11 @@ impl<'a> Closure<'a> {
         for (from, to) in DATA {
             self.between(from, to);
         }
+        for (name, bytes) in PROOFS {
+            if let Some(at) = self.description.symbols.address(name) {
+                self.touch(at, *bytes);
+            }
+        }
         self.note(Reason::KernelData);
         if level >= Level::Standard {
             for (from, to) in CONSTANTS {
@@ -97,6 +114,8 @@ impl<'a> Closure<'a> {
         let tasks = task::read(self.memory, &self.description, &per_cpu, self.limits);
         self.tasks(&tasks.tasks);
         self.note(Reason::Tasks);
+        self.what_readers_begin_with(&per_cpu);
+        self.note(Reason::Readers);
         self.modules();
         self.note(Reason::Modules);
         if level >= Level::Standard {
@@ -110,6 +129,9 @@ impl<'a> Closure<'a> {
                 self.gaps.push(format!("slab pages are not looked for: {why}"));
             }
             self.note(Reason::Slab);
+        }
+        if level >= Level::Standard {
+            self.page_array_whole(level);
         }
         self.page_structs();
         self.note(Reason::PageStructs);
