@@ -147,7 +147,11 @@ impl Crew for Team<'_> {
         Ok(Analysis {
             json,
             html: html::page(&reports),
-            text: report::pages(&reports, &[], 100, Painter::default()),
+            text: report::pages(
+                &reports,
+                &[],
+                report::Look { width: 100, painter: Painter::default(), by_hand: true },
+            ),
             headlines: done.iter().map(headline).collect(),
             missing: done.iter().flat_map(missing).collect(),
         })

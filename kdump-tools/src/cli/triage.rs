@@ -248,7 +248,9 @@ impl Args {
             (ReportFormat::Human, reports) => {
                 let painter =
                     if self.output.is_some() { Painter::default() } else { context.output.painter() };
-                report::pages(reports, &self.only, context.output.width(), painter)
+                let by_hand = context.output.settings().verbose > 0;
+                let look = report::Look { width: context.output.width(), painter, by_hand };
+                report::pages(reports, &self.only, look)
             }
         };
         match &self.output {

@@ -300,7 +300,10 @@ fn no_panic(crashed: bool) -> Finding {
         )
         .because("VMCOREINFO has a CRASHTIME, which the kernel notes when it crashes")
         .because("the log has no panic and no oops at its end")
-        .next("Look at the last lines of the log, and at the console of that host.");
+        .next("Look at the last lines of the log, and at the console of that host.")
+        .by_hand_crash("log")
+        .by_hand_crash("bt -a")
+        .by_hand_drgn("prog.crashed_thread().stack_trace()");
     }
     Finding::new(
         "KD-NO-PANIC",
@@ -311,6 +314,9 @@ fn no_panic(crashed: bool) -> Finding {
     .because("the log has no panic and no oops at its end")
     .because("VMCOREINFO has no CRASHTIME, which the kernel notes when it crashes")
     .next("For a machine that hung: look at the last lines of the log and at what each CPU was at.")
+    .by_hand_crash("bt -a")
+    .by_hand_crash("foreach UN bt")
+    .by_hand_drgn("[prog.stack_trace(cpu_curr(cpu)) for cpu in for_each_online_cpu()]")
 }
 
 fn fill_kernel(

@@ -25,7 +25,7 @@ pub use check::{
     BadPages, CHECK_SCHEMA, Check, CheckVerdict, CheckedCodec, CheckedPages, PageFault, PageRun, PagesDigest,
 };
 pub use devices::{Bpf, BpfProgram, Irq, Livepatch, Setting, Trace, TraceEvent};
-pub use finding::{Confidence, Finding, Severity};
+pub use finding::{ByHand, Confidence, Finding, HandTool, Severity};
 pub use host::{BlockQueue, KernelModule, Mount, NetDevice};
 pub use identity::{Completeness, DumpInfo, KernelInfo, Symbols, Taint};
 pub use info::{FrameRange, INFO_SCHEMA, Info, NoteCount, SplitPart, SplitSet};
