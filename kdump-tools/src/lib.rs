@@ -8,6 +8,7 @@
 //! - [`pack`]: files of any size, compressed, cut into verified parts, and given back.
 //! - [`debuginfo`]: finds debuginfo on disk and on debuginfod servers.
 //! - [`discover`]: which of the files below a directory are dumps, and which of them belong together.
+//! - [`similar`]: whether a crash was seen before, from a folder of reports.
 //! - [`size`]: sizes as people write them, `4MiB`.
 //! - [`transfer`]: brings a package elsewhere, and gets a receipt for it.
 //!
@@ -27,6 +28,7 @@ pub mod escalate;
 pub mod exit;
 pub mod output;
 pub mod pack;
+pub mod similar;
 pub mod size;
 pub mod transfer;
 

@@ -14,6 +14,7 @@ pub mod log;
 mod opened;
 pub mod pack;
 pub mod send;
+pub mod similar;
 pub mod triage;
 pub mod unpack;
 mod usage;
@@ -59,6 +60,7 @@ macro_rules! commands {
 commands! {
     Escalate => escalate,
     Triage => triage,
+    Similar => similar,
     Log => log,
     Info => info,
     Check => check,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
+use vmcore::analysis::several;
 use vmcore::analysis::triage::{Options, Section, triage};
 use vmcore::report::{Completeness, Report, ReportError, Severity};
 
@@ -172,7 +173,7 @@ pub fn analyse_with(
         .build()
         .map_err(|error| Failure::internal(format!("the threads can't be started: {error}")))?;
     let whole = context.output.display().whole("dumps", sets.len());
-    Ok(pool.install(|| {
+    let mut done: Vec<Triaged> = pool.install(|| {
         sets.par_iter()
             .map(|set| {
                 let one = AssertUnwindSafe(|| analyse_one(context, set, only, &whole, store));
@@ -183,7 +184,9 @@ pub fn analyse_with(
                 done
             })
             .collect()
-    }))
+    });
+    several::compare(&mut done.iter_mut().map(|done| &mut done.report).collect::<Vec<_>>());
+    Ok(done)
 }
 
 fn analyse_one(

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::budget::Budget;
 use super::inside::Inside;
 use super::subject::Subject;
-use super::{completeness, cpus, identity, log, panic, source_lines, taint, verdict};
+use super::{completeness, cpus, identity, log, panic, signature, source_lines, taint, verdict};
 use crate::kernel::describe::Description;
 use crate::kernel::printk::{KernelLog, LogError};
 use crate::kernel::{self, Kernel};
@@ -209,6 +209,7 @@ pub fn triage(subject: &Subject<'_>, options: &Options, progress: &dyn Progress,
         report.skip("the rest", "the analysis was interrupted");
     }
     report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    report.signature = signature::of(&report);
     report.timings = Timings { total_s: start.elapsed().as_secs_f64(), steps: steps.times };
     report
 }

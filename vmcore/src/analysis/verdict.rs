@@ -144,6 +144,7 @@ mod tests {
             include_str!("identity.rs"),
             include_str!("inside.rs"),
             include_str!("log.rs"),
+            include_str!("several.rs"),
             include_str!("tasks.rs"),
             include_str!("triage.rs"),
         ];

@@ -67,6 +67,7 @@ pub fn text(report: &Report, only: &[Section], look: Look) -> String {
     facts.maybe("tasks", tasks::count(report));
     facts.maybe("modules", modules::count(report));
     facts.maybe("memory", memory::in_short(report));
+    facts.maybe("signature", signature(report));
     out.push_str(&facts.render(width, painter));
     if only.is_empty() {
         out.push_str(&page.overview(report));
@@ -331,6 +332,12 @@ impl Page {
         let lines = wrap(text, self.width.saturating_sub(12).max(20));
         let _ = writeln!(out, "            {}", lines.join("\n            "));
     }
+}
+
+/// `78e1e9353cc845ad281151f49741bd4a, likely`: what `kdt similar` and a bug tracker know the crash by.
+fn signature(report: &Report) -> Option<String> {
+    let signature = report.signature.as_ref()?;
+    Some(format!("{}, {}", signature.hash, signature.confidence.word()))
 }
 
 /// `CPU 0, init (pid 1)`.
