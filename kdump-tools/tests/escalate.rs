@@ -27,7 +27,11 @@ impl Crew for Actors {
         Ok(paths.iter().map(|path| vec![path.clone()]).collect())
     }
 
-    fn analyse(&self, dumps: &[Vec<PathBuf>]) -> Result<Analysis, Failure> {
+    fn analyse(
+        &self,
+        dumps: &[Vec<PathBuf>],
+        bundle: &dyn Fn() -> Option<PathBuf>,
+    ) -> Result<Analysis, Failure> {
         self.analysed.fetch_add(1, Ordering::Relaxed);
         let missing = dumps.iter().flatten().filter(|path| fs::read(path).unwrap().starts_with(b"garbage"));
         Ok(Analysis {

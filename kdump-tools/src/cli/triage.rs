@@ -14,6 +14,7 @@ use super::{Context, Run, tool};
 use crate::debuginfo::{Servers, Store};
 use crate::discover::{self, DumpSet, Skipped};
 use crate::exit::{Exit, Failure, Outcome};
+use crate::host::{self, HostBundle};
 use crate::output::color::Painter;
 use crate::output::progress::Whole;
 use crate::output::{file, html, human, json, report};
@@ -44,6 +45,10 @@ pub struct Args {
     /// How many dumps are analysed at a time; as many as there are CPUs where it is not given
     #[arg(short, long, value_name = "N", value_parser = jobs)]
     jobs: Option<usize>,
+    /// The bundle of the host that crashed: the .tar.gz of kdt collect, or a directory into which it or a sos report was unpacked.
+    /// Findings KD-HOST-… say what it and the dump tell together
+    #[arg(long, value_name = "FILE|DIR")]
+    host_bundle: Option<PathBuf>,
     #[command(flatten)]
     debuginfo: Debuginfo,
 }
@@ -115,6 +120,8 @@ pub struct Triaged {
 
 impl Run for Args {
     fn run(self, context: &Context) -> Outcome {
+        // First: a long analysis should not end with a wrong name.
+        let bundle = self.host_bundle.as_deref().map(HostBundle::open).transpose()?;
         let found = discover::discover(&self.paths, &context.cancel)?;
         tell_skipped(context, &found.skipped);
         if found.sets.is_empty() {
@@ -126,7 +133,10 @@ impl Run for Args {
             ));
         }
         let store = self.debuginfo.store(context);
-        let done = analyse_with(context, &found.sets, &self.only, self.jobs, &store)?;
+        let mut done = analyse_with(context, &found.sets, &self.only, self.jobs, &store)?;
+        if let Some(bundle) = &bundle {
+            done.iter_mut().for_each(|done| host::join(&mut done.report, bundle));
+        }
         for note in store.take_notes() {
             context.output.warn(&note);
         }

@@ -63,19 +63,12 @@ struct SlimKernel {
     crash_time: Option<f64>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany<T> {
-    One(Box<T>),
-    Many(Vec<T>),
-}
-
-impl<T> OneOrMany<T> {
-    fn list(self) -> Vec<T> {
-        match self {
-            Self::One(one) => vec![*one],
-            Self::Many(many) => many,
-        }
+/// One, or an array of them. (An enum without tags would first make values of all, and lose the place of an error.)
+fn list<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<Vec<T>> {
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        serde_json::from_slice(bytes)
+    } else {
+        serde_json::from_slice(bytes).map(|one| vec![one])
     }
 }
 
@@ -116,9 +109,7 @@ pub fn is_report(bytes: &[u8]) -> bool {
 /// # Errors
 /// Why it can't be used, to stand after the file's name.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Seen>, String> {
-    let slim: OneOrMany<Slim> =
-        serde_json::from_slice(bytes).map_err(|error| format!("is no whole report: {error}"))?;
-    let slim = slim.list();
+    let slim: Vec<Slim> = list(bytes).map_err(|error| format!("is no whole report: {error}"))?;
     if let Some(other) = slim.iter().find(|one| one.schema != TRIAGE_SCHEMA) {
         return Err(format!("is a document {}, and {TRIAGE_SCHEMA} is what this kdt reads", other.schema));
     }
@@ -134,9 +125,9 @@ pub fn parse(path: &Path, bytes: &[u8]) -> Result<Vec<Seen>, String> {
         });
         return Ok(seen.collect());
     }
-    let whole: OneOrMany<Report> = serde_json::from_slice(bytes)
+    let whole: Vec<Report> = list(bytes)
         .map_err(|error| format!("has a signature of another kdt, and is no whole report: {error}"))?;
-    Ok(whole.list().iter().map(|report| Seen::of(path, report)).collect())
+    Ok(whole.iter().map(|report| Seen::of(path, report)).collect())
 }
 
 /// Reads a file that may be a report: `None` where it is none.

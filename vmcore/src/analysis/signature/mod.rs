@@ -43,8 +43,16 @@ const ENTRY: &[&str] = &[
     "start_kernel",
 ];
 /// Beginnings of the same: system calls, interrupts.
-const ENTRY_BEGINS: &[&str] =
-    &["__x64_sys_", "__ia32_sys_", "__se_sys_", "__do_sys_", "asm_common_", "asm_sysvec_", "sysvec_"];
+const ENTRY_BEGINS: &[&str] = &[
+    "__x64_sys_",
+    "__ia32_sys_",
+    "__se_sys_",
+    "__do_sys_",
+    "asm_common_",
+    "asm_sysvec_",
+    "__sysvec_",
+    "sysvec_",
+];
 
 /// Code that reports trouble, or that an exception runs through, besides what [`is_crash_code`] knows.
 const REPORTS: &[&str] = &[
@@ -99,6 +107,11 @@ const WAITS: &[&str] = &[
     "mutex_lock",
     "__mutex_lock",
     "__mutex_lock_slowpath",
+    "__wait_for_common",
+    "do_wait_for_common",
+    "wait_for_common",
+    "wait_for_completion",
+    "wait_for_completion_state",
     "rwsem_down_read_slowpath",
     "rwsem_down_write_slowpath",
     "down_read",
@@ -258,7 +271,9 @@ fn make(kind: &str, stack: Stack, about: Option<String>, confidence: Confidence)
 /// what most wait in.
 fn hang(report: &Report) -> Option<Stack> {
     let found = |code: &str| report.findings.iter().any(|finding| finding.code == code);
-    if !report.findings.iter().any(|finding| finding.code.starts_with("KD-HANG-")) {
+    // The kernel's own patience may be shorter than ours.
+    let hung = report.panic.as_ref().is_some_and(|panic| panic.kind == PanicKind::HungTask);
+    if !hung && !report.findings.iter().any(|finding| finding.code.starts_with("KD-HANG-")) {
         return None;
     }
     let blocked = report.blocked.as_ref()?;
@@ -281,7 +296,7 @@ fn hang(report: &Report) -> Option<Stack> {
     if let Some(first) = blockers.map(|blocker| of(blocker.pid, &blocker.symbols)).find(told) {
         return Some(first);
     }
-    let long = blocked.groups.iter().filter(|group| group.oldest_s.is_some_and(|s| s >= 10.0));
+    let long = blocked.groups.iter().filter(|group| hung || group.oldest_s.is_some_and(|s| s >= 10.0));
     let stacks =
         long.map(|group| (group.count, of(group.pids.first().copied().unwrap_or(-1), &group.symbols)));
     let most = stacks
@@ -301,8 +316,8 @@ fn stalled(report: &Report) -> Option<Stack> {
         return None;
     }
     let cpu = report.cpus.iter().find(|cpu| cpu.cpu == guilty.cpu)?;
-    // It was stopped by an NMI: what it was at lies below.
-    let from = cpu.backtrace.iter().position(|frame| frame.interrupted).unwrap_or(0);
+    // It was stopped by an NMI, perhaps in a timer interrupt that complained too: what it was at all the time lies below all of these.
+    let from = cpu.backtrace.iter().rposition(|frame| frame.interrupted).unwrap_or(0);
     let stack = of_frames(cpu.backtrace.get(from..).unwrap_or_default());
     (!stack.frames.is_empty()).then_some(stack)
 }
