@@ -41,12 +41,15 @@ fn by_hand(finding: Finding, waiting: &Waiting<'_>) -> Finding {
     };
     let of = wait.kind.structure();
     let lock = Address(wait.lock.0);
-    let owner = if has_owner(wait.kind) { ".owner.counter" } else { "" };
+    let object = format!("Object(prog, \"struct {of}\", address={lock})");
+    // The owner's `task_struct`, with flags in its lowest bits.
+    let object =
+        if has_owner(wait.kind) { format!("hex({object}.owner.counter.value_() % 2**64)") } else { object };
     finding
         .by_hand_crash(format!("bt {pid}"))
         .by_hand_crash(format!("struct {of} {lock}"))
         .by_hand_drgn(format!("prog.stack_trace({pid})"))
-        .by_hand_drgn(format!("Object(prog, \"struct {of}\", address={lock}){owner}"))
+        .by_hand_drgn(object)
 }
 
 /// What one edge was concluded from.
