@@ -141,12 +141,13 @@ impl Crew for Team<'_> {
     ) -> Result<Analysis, Failure> {
         let sets: Vec<DumpSet> = dumps.iter().map(|paths| DumpSet { paths: paths.clone() }).collect();
         let mut done = analyse(self.context, &sets, &[], self.jobs)?;
-        match bundle().map(|path| HostBundle::open(&path)) {
-            Some(Ok(bundle)) => done.iter_mut().for_each(|done| host::join(&mut done.report, &bundle)),
-            Some(Err(failure)) => {
-                done.iter_mut().for_each(|done| done.report.skip("host bundle", &failure.message))
+        let bundle = bundle().map(|path| HostBundle::open(&path));
+        for done in &mut done {
+            match &bundle {
+                Some(Ok(bundle)) => host::join(&mut done.report, bundle),
+                Some(Err(failure)) => done.report.skip("host bundle", &failure.message),
+                None => {}
             }
-            None => {}
         }
         if self.context.cancel.is_cancelled() {
             return Err(Failure::interrupted());

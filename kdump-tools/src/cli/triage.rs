@@ -135,7 +135,9 @@ impl Run for Args {
         let store = self.debuginfo.store(context);
         let mut done = analyse_with(context, &found.sets, &self.only, self.jobs, &store)?;
         if let Some(bundle) = &bundle {
-            done.iter_mut().for_each(|done| host::join(&mut done.report, bundle));
+            for done in &mut done {
+                host::join(&mut done.report, bundle);
+            }
         }
         for note in store.take_notes() {
             context.output.warn(&note);

@@ -83,7 +83,11 @@ fn ready(report: &mut Report, bundle: &HostBundle) {
         |file: &'static str| bundle.first(file).map(|line| (line.text == "0").then(|| line.evidence()));
     match (zero("sys/kernel/kexec_crash_loaded"), zero("sys/kernel/kexec_crash_size")) {
         (None, None) => {
-            lacks(report, "capture kernel", &["sys/kernel/kexec_crash_loaded", "sys/kernel/kexec_crash_size"])
+            lacks(
+                report,
+                "capture kernel",
+                &["sys/kernel/kexec_crash_loaded", "sys/kernel/kexec_crash_size"],
+            );
         }
         (loaded, size) => why.extend(loaded.flatten().into_iter().chain(size.flatten())),
     }

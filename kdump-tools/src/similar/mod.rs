@@ -212,10 +212,12 @@ pub fn compare(subject: &Seen, others: &[Seen]) -> Subject {
                     .then_with(|| a.reports.cmp(&b.reports))
             });
             let same = own.is_some_and(|own| own.hash == signature.hash);
-            let kind = match same {
-                true if tells(&signature) => Match::Exact,
-                true => Match::KindOnly,
-                false => Match::Near,
+            let kind = if same && tells(&signature) {
+                Match::Exact
+            } else if same {
+                Match::KindOnly
+            } else {
+                Match::Near
             };
             Group { kind, similarity, signature, history, crashes }
         })

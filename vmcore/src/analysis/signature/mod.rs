@@ -3,6 +3,8 @@
 //! It is made from the report alone, so that a report of an earlier day gets one too. `docs/signature.md` has the rules for a person;
 //! whoever changes them here raises [`SIGNATURE_VERSION`].
 
+use std::fmt::Write as _;
+
 use sha2::{Digest, Sha256};
 
 use crate::report::{Confidence, Frame, FrameTrust, PanicKind, Report, SIGNATURE_VERSION, Signature};
@@ -10,8 +12,8 @@ use crate::unwind::is_crash_code;
 
 /// Functions that count. Those further out tell how the kernel was entered, and differ where the innermost agree.
 const FRAMES: usize = 8;
-/// Digits of the hash: 128 bits.
-const DIGITS: usize = 32;
+/// Bytes of the hash, each two digits.
+const BYTES: usize = 16;
 /// From this on, two stacks of the same kind and module are alike.
 pub const NEAR: f64 = 0.5;
 /// Percent of the memory from which what holds it is named.
@@ -261,8 +263,11 @@ fn make(kind: &str, stack: Stack, about: Option<String>, confidence: Confidence)
         add(frame);
     }
     let digest = hasher.finalize();
-    let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    let hash = hash.chars().take(DIGITS).collect();
+    let mut hash = String::new();
+    for byte in digest.iter().take(BYTES) {
+        // Writing to a `String` can't fail.
+        let _ = write!(hash, "{byte:02x}");
+    }
     let Stack { module, frames } = stack;
     Signature { version: SIGNATURE_VERSION, kind: kind.into(), module, frames, about, hash, confidence }
 }
