@@ -8,6 +8,8 @@
 //! - [`pack`]: files of any size, compressed, cut into verified parts, and given back.
 //! - [`debuginfo`]: finds debuginfo on disk and on debuginfod servers.
 //! - [`discover`]: which of the files below a directory are dumps, and which of them belong together.
+//! - [`host`]: what a host bundle and a dump tell together.
+//! - [`similar`]: whether a crash was seen before, from a folder of reports.
 //! - [`size`]: sizes as people write them, `4MiB`.
 //! - [`transfer`]: brings a package elsewhere, and gets a receipt for it.
 //!
@@ -25,8 +27,10 @@ pub mod debuginfo;
 pub mod discover;
 pub mod escalate;
 pub mod exit;
+pub mod host;
 pub mod output;
 pub mod pack;
+pub mod similar;
 pub mod size;
 pub mod transfer;
 

@@ -17,6 +17,8 @@ use vmcore::progress::{Cancel, Quiet};
 struct Actors {
     analysed: AtomicUsize,
     collected: AtomicUsize,
+    /// Whether the analysis was given the bundle, whole.
+    saw_bundle: AtomicUsize,
     collect_fails: bool,
     /// Cancelled once the analysis is done, as a Ctrl-C then would.
     cancel_after_analysis: Option<Cancel>,
@@ -27,8 +29,15 @@ impl Crew for Actors {
         Ok(paths.iter().map(|path| vec![path.clone()]).collect())
     }
 
-    fn analyse(&self, dumps: &[Vec<PathBuf>]) -> Result<Analysis, Failure> {
+    fn analyse(
+        &self,
+        dumps: &[Vec<PathBuf>],
+        bundle: &dyn Fn() -> Option<PathBuf>,
+    ) -> Result<Analysis, Failure> {
         self.analysed.fetch_add(1, Ordering::Relaxed);
+        if bundle().is_some_and(|path| fs::read(path).unwrap() == b"bundle") {
+            self.saw_bundle.fetch_add(1, Ordering::Relaxed);
+        }
         let missing = dumps.iter().flatten().filter(|path| fs::read(path).unwrap().starts_with(b"garbage"));
         Ok(Analysis {
             json: "{\"schema\":\"kdt/triage/1\"}\n".into(),
@@ -112,6 +121,7 @@ fn the_whole_way_from_the_dump_to_the_receiver() {
     let done = desk.run(&crew).unwrap();
     assert_eq!(done.exit(), Exit::Done);
     assert_eq!(done.headlines, ["sysrq: sysrq triggered crash"]);
+    assert_eq!(crew.saw_bundle.load(Ordering::Relaxed), 1);
     let names: Vec<&str> = done.manifest.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
     assert_eq!(
         names,

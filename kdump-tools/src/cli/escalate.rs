@@ -13,6 +13,7 @@ use super::{Context, Format, Run};
 use crate::discover::{self, DumpSet};
 use crate::escalate::{Analysis, Bundle, Crew, Escalated, Missing, Plan, Request, plan, run};
 use crate::exit::{Exit, Failure, Outcome};
+use crate::host::{self, HostBundle};
 use crate::output::color::Painter;
 use crate::output::escape::escape;
 use crate::output::table::Facts;
@@ -133,9 +134,21 @@ impl Crew for Team<'_> {
         Ok(found.sets.into_iter().map(|set| set.paths).collect())
     }
 
-    fn analyse(&self, dumps: &[Vec<PathBuf>]) -> Result<Analysis, Failure> {
+    fn analyse(
+        &self,
+        dumps: &[Vec<PathBuf>],
+        bundle: &dyn Fn() -> Option<PathBuf>,
+    ) -> Result<Analysis, Failure> {
         let sets: Vec<DumpSet> = dumps.iter().map(|paths| DumpSet { paths: paths.clone() }).collect();
-        let done = analyse(self.context, &sets, &[], self.jobs)?;
+        let mut done = analyse(self.context, &sets, &[], self.jobs)?;
+        let bundle = bundle().map(|path| HostBundle::open(&path));
+        for done in &mut done {
+            match &bundle {
+                Some(Ok(bundle)) => host::join(&mut done.report, bundle),
+                Some(Err(failure)) => done.report.skip("host bundle", &failure.message),
+                None => {}
+            }
+        }
         if self.context.cancel.is_cancelled() {
             return Err(Failure::interrupted());
         }
@@ -147,7 +160,11 @@ impl Crew for Team<'_> {
         Ok(Analysis {
             json,
             html: html::page(&reports),
-            text: report::pages(&reports, &[], 100, Painter::default()),
+            text: report::pages(
+                &reports,
+                &[],
+                report::Look { width: 100, painter: Painter::default(), by_hand: true },
+            ),
             headlines: done.iter().map(headline).collect(),
             missing: done.iter().flat_map(missing).collect(),
         })

@@ -15,6 +15,7 @@ pub mod log;
 mod opened;
 pub mod pack;
 pub mod send;
+pub mod similar;
 pub mod triage;
 pub mod unpack;
 mod usage;
@@ -61,6 +62,7 @@ macro_rules! commands {
 commands! {
     Escalate => escalate,
     Triage => triage,
+    Similar => similar,
     Log => log,
     Info => info,
     Check => check,

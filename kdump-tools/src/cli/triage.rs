@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
+use vmcore::analysis::several;
 use vmcore::analysis::triage::{Options, Section, triage};
 use vmcore::report::{Completeness, Report, ReportError, Severity};
 
@@ -13,6 +14,7 @@ use super::{Context, Run, tool};
 use crate::debuginfo::{Servers, Store};
 use crate::discover::{self, DumpSet, Skipped};
 use crate::exit::{Exit, Failure, Outcome};
+use crate::host::{self, HostBundle};
 use crate::output::color::Painter;
 use crate::output::progress::Whole;
 use crate::output::{file, html, human, json, report};
@@ -43,6 +45,10 @@ pub struct Args {
     /// How many dumps are analysed at a time; as many as there are CPUs where it is not given
     #[arg(short, long, value_name = "N", value_parser = jobs)]
     jobs: Option<usize>,
+    /// The bundle of the host that crashed: the .tar.gz of kdt collect, or a directory into which it or a sos report was unpacked.
+    /// Findings KD-HOST-… say what it and the dump tell together
+    #[arg(long, value_name = "FILE|DIR")]
+    host_bundle: Option<PathBuf>,
     #[command(flatten)]
     debuginfo: Debuginfo,
 }
@@ -114,6 +120,8 @@ pub struct Triaged {
 
 impl Run for Args {
     fn run(self, context: &Context) -> Outcome {
+        // First: a long analysis should not end with a wrong name.
+        let bundle = self.host_bundle.as_deref().map(HostBundle::open).transpose()?;
         let found = discover::discover(&self.paths, &context.cancel)?;
         tell_skipped(context, &found.skipped);
         if found.sets.is_empty() {
@@ -125,7 +133,12 @@ impl Run for Args {
             ));
         }
         let store = self.debuginfo.store(context);
-        let done = analyse_with(context, &found.sets, &self.only, self.jobs, &store)?;
+        let mut done = analyse_with(context, &found.sets, &self.only, self.jobs, &store)?;
+        if let Some(bundle) = &bundle {
+            for done in &mut done {
+                host::join(&mut done.report, bundle);
+            }
+        }
         for note in store.take_notes() {
             context.output.warn(&note);
         }
@@ -172,7 +185,7 @@ pub fn analyse_with(
         .build()
         .map_err(|error| Failure::internal(format!("the threads can't be started: {error}")))?;
     let whole = context.output.display().whole("dumps", sets.len());
-    Ok(pool.install(|| {
+    let mut done: Vec<Triaged> = pool.install(|| {
         sets.par_iter()
             .map(|set| {
                 let one = AssertUnwindSafe(|| analyse_one(context, set, only, &whole, store));
@@ -183,7 +196,9 @@ pub fn analyse_with(
                 done
             })
             .collect()
-    }))
+    });
+    several::compare(&mut done.iter_mut().map(|done| &mut done.report).collect::<Vec<_>>());
+    Ok(done)
 }
 
 fn analyse_one(
@@ -248,7 +263,9 @@ impl Args {
             (ReportFormat::Human, reports) => {
                 let painter =
                     if self.output.is_some() { Painter::default() } else { context.output.painter() };
-                report::pages(reports, &self.only, context.output.width(), painter)
+                let by_hand = context.output.settings().verbose > 0;
+                let look = report::Look { width: context.output.width(), painter, by_hand };
+                report::pages(reports, &self.only, look)
             }
         };
         match &self.output {

@@ -27,11 +27,16 @@ pub trait Crew: Sync {
     /// A path is not there, or it was cancelled.
     fn dumps(&self, paths: &[PathBuf]) -> Result<Vec<Vec<PathBuf>>, crate::exit::Failure>;
 
-    /// Analyses the dumps. One that can't be used is an answer too.
+    /// Analyses the dumps. One that can't be used is an answer too. The host's bundle is collected meanwhile: `bundle` waits for it, and gives
+    /// `None` where there is none.
     ///
     /// # Errors
     /// Nothing at all can be said: a bug, or it was cancelled.
-    fn analyse(&self, dumps: &[Vec<PathBuf>]) -> Result<Analysis, crate::exit::Failure>;
+    fn analyse(
+        &self,
+        dumps: &[Vec<PathBuf>],
+        bundle: &dyn Fn() -> Option<PathBuf>,
+    ) -> Result<Analysis, crate::exit::Failure>;
 
     /// What collecting would do, in one line.
     ///

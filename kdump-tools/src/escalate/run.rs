@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 use std::thread;
 
 use serde::{Deserialize, Serialize};
@@ -175,8 +176,15 @@ impl Work<'_> {
     fn gather(&self) -> Result<Gathered, Failure> {
         self.progress.step(if self.plan.request.collect { "collect and analyse" } else { "analyse" }, None);
         let (collected, analysed) = thread::scope(|scope| {
-            let collecting = scope.spawn(|| self.plan.request.collect.then(|| self.collect()));
-            let analysed = self.analyse();
+            let (tell, told) = mpsc::channel();
+            let collecting = scope.spawn(move || {
+                let collected = self.plan.request.collect.then(|| self.collect());
+                let files = collected.as_ref().and_then(|done| done.as_ref().ok()).map(|done| &done.files);
+                // Nobody listens where an earlier run has analysed already.
+                let _ = tell.send(files.and_then(|files| files.first().cloned()));
+                collected
+            });
+            let analysed = self.analyse(&|| told.recv().ok().flatten());
             let collected = collecting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             (collected, analysed)
         });
@@ -306,10 +314,10 @@ impl Work<'_> {
         })
     }
 
-    fn analyse(&self) -> Result<Done, Failure> {
+    fn analyse(&self, bundle: &dyn Fn() -> Option<PathBuf>) -> Result<Done, Failure> {
         self.step("triage", || {
             let Analysis { json, html, text, headlines, missing } =
-                self.crew.analyse(&self.plan.dump_files())?;
+                self.crew.analyse(&self.plan.dump_files(), bundle)?;
             self.check_cancel()?;
             let mut page = format!("case {}\n\n{text}", self.plan.request.case);
             for dump in &self.plan.dumps {

@@ -24,6 +24,7 @@ pub mod json;
 pub mod log;
 pub mod progress;
 pub mod report;
+pub mod similar;
 pub mod table;
 
 use std::io::{self, IsTerminal, Write};

@@ -14,4 +14,5 @@ mod dumps;
 mod examples;
 mod frame;
 mod real;
+mod similar;
 mod support;

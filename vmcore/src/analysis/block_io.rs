@@ -147,5 +147,9 @@ fn stuck(queue: &BlockQueue) -> Option<Finding> {
     if queue.more.quiesced == Some(true) {
         finding = finding.because("the queue is quiesced: the driver is given nothing");
     }
+    if let Some(at) = stuck.first().and_then(|request| request.kaddr) {
+        finding = finding.by_hand_crash("dev -d").by_hand_crash(format!("struct request {at}"));
+        finding = finding.by_hand_drgn(format!("Object(prog, \"struct request\", address={at})"));
+    }
     Some(finding.next("Look for the device's errors in the log, and at the storage behind it: path, controller, hypervisor."))
 }

@@ -75,5 +75,13 @@ fn at_limit(groups: &[cgroups::ControlGroup]) -> Option<Finding> {
             memory.oom_kills.map_or_else(|| "an unknown number".into(), |n| n.to_string()),
         ));
     }
-    Some(finding.next("Look at what runs in the group, and whether its memory.max is meant to be so low."))
+    let at = Address(first.kaddr.0);
+    Some(
+        finding
+            .next("Look at what runs in the group, and whether its memory.max is meant to be so low.")
+            .by_hand_crash(format!("struct cgroup.subsys {at}"))
+            .by_hand_drgn(format!(
+                "container_of(Object(prog, \"struct cgroup\", address={at}).subsys[prog.constant(\"memory_cgrp_id\")], \"struct mem_cgroup\", \"css\").memory"
+            )),
+    )
 }

@@ -54,7 +54,9 @@ fn spurious(interrupt: &Interrupt) -> Option<Finding> {
             ),
         )
         .because(format!("{count} of the last 100000 were not handled"))
-        .next("Look in the log for «nobody cared», and at the device that shares this interrupt."),
+        .next("Look in the log for «nobody cared», and at the device that shares this interrupt.")
+        .by_hand_crash(format!("irq {}", interrupt.number))
+        .by_hand_drgn(format!("irq_to_desc({}).irqs_unhandled", interrupt.number)),
     )
 }
 

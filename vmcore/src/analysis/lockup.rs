@@ -178,7 +178,9 @@ impl Look<'_, '_> {
         Some(
             finding
                 .next("Look in its call trace for a loop, or for a lock that it spins on: kdt triage --only cpus.")
-                .next(format!("With crash: «bt -c {number}», and «runq -c {number}».")),
+                .by_hand_crash(format!("bt -c {number}"))
+                .by_hand_crash(format!("runq -c {number}"))
+                .by_hand_drgn(format!("prog.stack_trace(cpu_curr({number}))")),
         )
     }
 
@@ -229,11 +231,13 @@ impl Look<'_, '_> {
             rcu.state, rcu.sequence, rcu.start
         ));
         for cpu in rcu.cpus.iter().take(CALLS) {
+            finding = finding.by_hand_crash(format!("bt -c {cpu}"));
             let task = context.tasks.current(*cpu).map_or_else(|| "a task that is not known".into(), named);
             let calls = self.calls(*cpu).map(|calls| format!(", in {calls}")).unwrap_or_default();
             finding = finding.because(format!("CPU {cpu} has its bit in qsmask; it runs {task}{calls}"));
         }
         for task in readers.iter().take(CALLS) {
+            finding = finding.by_hand_crash(format!("bt {}", task.pid));
             let (frames, _) = words::backtrace(task, self.registers, context.unwinder);
             let names: Vec<String> =
                 frames.iter().filter_map(|frame| frame.symbol.clone()).take(CALLS).collect();
@@ -254,8 +258,9 @@ impl Look<'_, '_> {
         Some(
             finding
                 .next("Look at what that CPU or task does inside rcu_read_lock(), or with preemption off.")
-                .next("With crash: «p rcu_state.gp_seq», «p rcu_state.node[0].qsmask», and «bt -c CPU».")
-                .next("With drgn: «prog[\"rcu_state\"].node[0].qsmask», and «prog.stack_trace(PID)»."),
+                .by_hand_crash("p rcu_state.gp_seq")
+                .by_hand_crash("p/x rcu_state.node[0].qsmask")
+                .by_hand_drgn("prog[\"rcu_state\"].node[0].qsmask"),
         )
     }
 }
@@ -277,6 +282,8 @@ fn throttled(queue: &RunQueue) -> Option<Finding> {
                 queue.rt_time_s.unwrap_or_default()
             ))
             .because(format!("it runs {comm}"))
-            .next("Look which real-time task does not give way: kdt triage --only runqueues,tasks."),
+            .next("Look which real-time task does not give way: kdt triage --only runqueues,tasks.")
+            .by_hand_crash(format!("runq -c {}", queue.cpu))
+            .by_hand_drgn(format!("per_cpu(prog[\"runqueues\"], {}).rt.rt_throttled", queue.cpu)),
     )
 }

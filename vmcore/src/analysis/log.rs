@@ -70,7 +70,8 @@ pub fn findings(log: &KernelLog) -> Vec<Finding> {
         if !log.end.is_complete() {
             finding = finding.because(format!("why the reading ended: {}", log.end));
         }
-        found.push(finding.next("Look for the lines in the journal or on the console of that host."));
+        let finding = finding.next("Look for the lines in the journal or on the console of that host.");
+        found.push(finding.by_hand_crash("log").by_hand_drgn("print_dmesg()"));
     }
     if let Some(dropped) = log.dropped.filter(|n| *n > 0) {
         found.push(
@@ -83,7 +84,9 @@ pub fn findings(log: &KernelLog) -> Vec<Finding> {
                 ),
             )
             .because(format!("the first record that is left has the number {dropped}"))
-            .next("log_buf_len= on the kernel's command line makes the ring larger."),
+            .next("log_buf_len= on the kernel's command line makes the ring larger.")
+            .by_hand_crash("log")
+            .by_hand_drgn("get_printk_records()[0].seq"),
         );
     }
     found
@@ -100,6 +103,8 @@ pub fn unreadable(error: &LogError) -> Finding {
     )
     .because(error.to_string())
     .next("Look at the console, the BMC's serial log, or netconsole of that host.")
+    .by_hand_crash("log")
+    .by_hand_drgn("print_dmesg()")
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ mod net;
 pub mod panic;
 mod parts;
 mod settings;
+pub mod several;
+pub mod signature;
 pub mod source_lines;
 mod stacks;
 pub mod subject;

@@ -84,6 +84,8 @@ fn frozen(found: &mount::Mount, waiting: &[u32]) -> Finding {
     .because(format!("s_writers.frozen of the super_block at {} says «{state}»", found.sb))
     .because(format!("waiting: pid {}", if pids.is_empty() { "not known".into() } else { pids.join(", ") }))
     .next("Ask who froze it: fsfreeze, a snapshot of the volume or of the guest, a backup agent. fsfreeze -u thaws it.")
+    .by_hand_crash(format!("struct super_block.s_writers {}", Address(found.sb.0)))
+    .by_hand_drgn(format!("Object(prog, \"struct super_block\", address={}).s_writers.frozen", Address(found.sb.0)))
 }
 
 /// The files of the task that panicked and of those that are blocked.

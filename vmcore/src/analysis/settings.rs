@@ -72,7 +72,10 @@ fn findings(settings: &Settings) -> Vec<Finding> {
             finding = finding.because(format!("{size} bytes are reserved for one (crashkernel=)"));
         }
         all.push(
-            finding.next("Set crashkernel= and load a capture kernel, unless the host dumps its guests."),
+            finding
+                .next("Set crashkernel= and load a capture kernel, unless the host dumps its guests.")
+                .by_hand_crash("p kexec_crash_image")
+                .by_hand_drgn("prog[\"kexec_crash_image\"]"),
         );
     }
     if loaded == Some(1) && settings.number("kernel.panic_on_oops") == Some(0) {
@@ -81,7 +84,9 @@ fn findings(settings: &Settings) -> Vec<Finding> {
         all.push(
             Finding::new("KD-SETTINGS-OOPS-GOES-ON", Severity::Info, Confidence::Certain, title)
                 .because("kernel.panic_on_oops is 0, and a capture kernel is loaded")
-                .next("Set kernel.panic_on_oops = 1 where a dump of the first trouble is wanted."),
+                .next("Set kernel.panic_on_oops = 1 where a dump of the first trouble is wanted.")
+                .by_hand_crash("p panic_on_oops")
+                .by_hand_drgn("prog[\"panic_on_oops\"]"),
         );
     }
     all

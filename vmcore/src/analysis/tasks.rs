@@ -144,7 +144,9 @@ pub(super) fn finding(tasks: &Tasks) -> Option<Finding> {
     let count = tasks.lost_count;
     let title = format!("{count} tasks are known of that can't be shown: the list of tasks is not whole.");
     let mut finding = Finding::new("KD-TASKS-LOST", Severity::Warning, Confidence::Certain, title)
-        .next("Where makedumpfile is older than the kernel it can leave out too much: use a newer one, or a lower dump level.");
+        .next("Where makedumpfile is older than the kernel it can leave out too much: use a newer one, or a lower dump level.")
+        .by_hand_crash("ps")
+        .by_hand_drgn("len(list(for_each_task()))");
     finding.evidence.extend(tasks.lost.iter().take(NAMED).map(ToString::to_string));
     Some(finding)
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::budget::Budget;
 use super::inside::Inside;
 use super::subject::Subject;
-use super::{completeness, cpus, identity, log, panic, source_lines, taint, verdict};
+use super::{completeness, cpus, identity, log, panic, signature, source_lines, taint, verdict};
 use crate::kernel::describe::Description;
 use crate::kernel::printk::{KernelLog, LogError};
 use crate::kernel::{self, Kernel};
@@ -209,6 +209,7 @@ pub fn triage(subject: &Subject<'_>, options: &Options, progress: &dyn Progress,
         report.skip("the rest", "the analysis was interrupted");
     }
     report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    report.signature = signature::of(&report);
     report.timings = Timings { total_s: start.elapsed().as_secs_f64(), steps: steps.times };
     report
 }
@@ -300,7 +301,10 @@ fn no_panic(crashed: bool) -> Finding {
         )
         .because("VMCOREINFO has a CRASHTIME, which the kernel notes when it crashes")
         .because("the log has no panic and no oops at its end")
-        .next("Look at the last lines of the log, and at the console of that host.");
+        .next("Look at the last lines of the log, and at the console of that host.")
+        .by_hand_crash("log")
+        .by_hand_crash("bt -a")
+        .by_hand_drgn("prog.crashed_thread().stack_trace()");
     }
     Finding::new(
         "KD-NO-PANIC",
@@ -311,6 +315,9 @@ fn no_panic(crashed: bool) -> Finding {
     .because("the log has no panic and no oops at its end")
     .because("VMCOREINFO has no CRASHTIME, which the kernel notes when it crashes")
     .next("For a machine that hung: look at the last lines of the log and at what each CPU was at.")
+    .by_hand_crash("bt -a")
+    .by_hand_crash("foreach UN bt")
+    .by_hand_drgn("[prog.stack_trace(cpu_curr(cpu)) for cpu in for_each_online_cpu()]")
 }
 
 fn fill_kernel(

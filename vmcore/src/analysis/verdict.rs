@@ -18,7 +18,22 @@ pub fn finding(panic: &LoggedPanic) -> Finding {
     let confidence = if panic.panic_line.is_some() { Confidence::Certain } else { Confidence::Likely };
     let mut finding = Finding::new(meaning.code, Severity::Critical, confidence, meaning.title);
     finding.evidence = panic.evidence.iter().map(|line| line.text.clone()).collect();
-    finding.next(meaning.next)
+    by_hand(finding.next(meaning.next), panic)
+}
+
+/// The call trace of the CPU that panicked; of a trouble of tasks or of memory, these.
+fn by_hand(finding: Finding, panic: &LoggedPanic) -> Finding {
+    let finding = match panic.cpu {
+        Some(cpu) => finding.by_hand_crash(format!("bt -c {cpu}")),
+        None => finding.by_hand_crash("bt -p"),
+    };
+    let finding = match panic.kind {
+        PanicKind::HungTask => finding.by_hand_crash("foreach UN bt"),
+        PanicKind::Oom => finding.by_hand_crash("kmem -i"),
+        PanicKind::SoftLockup | PanicKind::HardLockup | PanicKind::RcuStall => finding.by_hand_crash("bt -a"),
+        _ => finding.by_hand_crash("log"),
+    };
+    finding.by_hand_drgn("prog.crashed_thread().stack_trace()")
 }
 
 fn meaning(kind: PanicKind) -> Meaning {
@@ -129,6 +144,7 @@ mod tests {
             include_str!("identity.rs"),
             include_str!("inside.rs"),
             include_str!("log.rs"),
+            include_str!("several.rs"),
             include_str!("tasks.rs"),
             include_str!("triage.rs"),
         ];

@@ -97,6 +97,7 @@ fn stalled(pools: &[report::WorkerPool], after_panic_s: Option<f64>) -> Option<F
         n => format!("{n} pools of kernel workers have"),
     };
     let title = format!("{count} work that waits and did not get on for more than {STALLED:.0} s.");
+    let first = all.first()?.id;
     let mut finding = Finding::new("KD-WQ-STALLED", Severity::Warning, Confidence::Likely, title);
     for pool in all {
         let names: Vec<&str> = pool.pending.iter().take(NAMED).map(|work| work.function.as_str()).collect();
@@ -112,7 +113,9 @@ fn stalled(pools: &[report::WorkerPool], after_panic_s: Option<f64>) -> Option<F
     Some(
         finding.next(
             "Look at what that CPU and the pool's busy workers are at: kdt triage --only workqueues,cpus.",
-        ),
+        )
+        .by_hand_crash("foreach '^kworker.*' bt")
+        .by_hand_drgn(format!("cast(\"struct worker_pool *\", idr_find(prog[\"worker_pool_idr\"].address_of_(), {first})).watchdog_ts")),
     )
 }
 

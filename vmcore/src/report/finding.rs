@@ -53,6 +53,37 @@ impl Confidence {
     }
 }
 
+/// A program in which a person looks at a dump by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum HandTool {
+    /// The crash utility.
+    Crash,
+    /// drgn, with the names that its own prompt has imported.
+    Drgn,
+}
+
+impl HandTool {
+    /// Its name, as in the document.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::Drgn => "drgn",
+        }
+    }
+}
+
+/// A line that shows a person the same in another program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByHand {
+    /// The program.
+    pub tool: HandTool,
+    /// What to type at its prompt.
+    pub line: String,
+}
+
 /// One thing worth a person's attention. Each code has its entry in `docs/findings.md` and is never reused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
@@ -68,6 +99,9 @@ pub struct Finding {
     pub evidence: Vec<String>,
     /// What to do next, the most useful first.
     pub next: Vec<String>,
+    /// How a person sees the same in crash and drgn; empty where these can't show it.
+    #[serde(default)]
+    pub by_hand: Vec<ByHand>,
 }
 
 impl Finding {
@@ -81,6 +115,7 @@ impl Finding {
             confidence,
             evidence: Vec::new(),
             next: Vec::new(),
+            by_hand: Vec::new(),
         }
     }
 
@@ -97,6 +132,27 @@ impl Finding {
         self.next.push(step.into());
         self
     }
+
+    /// The same with a line for crash that shows it. A line that would not stay one, because a name out of the dump has a control
+    /// character, is left out.
+    #[must_use]
+    pub fn by_hand_crash(self, line: impl Into<String>) -> Self {
+        self.by_hand(HandTool::Crash, line.into())
+    }
+
+    /// The same with a line for drgn's prompt that shows it, under the same condition.
+    #[must_use]
+    pub fn by_hand_drgn(self, line: impl Into<String>) -> Self {
+        self.by_hand(HandTool::Drgn, line.into())
+    }
+
+    fn by_hand(mut self, tool: HandTool, line: String) -> Self {
+        let one = ByHand { tool, line };
+        if !one.line.contains(char::is_control) && !self.by_hand.contains(&one) {
+            self.by_hand.push(one);
+        }
+        self
+    }
 }
 
 #[cfg(test)]
@@ -108,6 +164,24 @@ mod tests {
         let mut all = [Severity::Critical, Severity::Info, Severity::Error, Severity::Warning];
         all.sort_unstable();
         assert_eq!(all, [Severity::Info, Severity::Warning, Severity::Error, Severity::Critical]);
+    }
+
+    #[test]
+    fn a_line_to_type_is_one_line_and_there_once() {
+        let finding = Finding::new("KD-A", Severity::Info, Confidence::Hint, "a")
+            .by_hand_crash("kmem -s dentry")
+            .by_hand_crash("kmem -s dentry")
+            .by_hand_drgn("find_slab_cache(\"a\nb\")");
+        let lines: Vec<_> =
+            finding.by_hand.iter().map(|hand| (hand.tool.word(), hand.line.as_str())).collect();
+        assert_eq!(lines, [("crash", "kmem -s dentry")]);
+    }
+
+    #[test]
+    fn a_finding_of_an_earlier_kdt_has_no_line_to_type() {
+        let text =
+            r#"{"code":"KD-A","severity":"info","title":"a","confidence":"hint","evidence":[],"next":[]}"#;
+        assert!(serde_json::from_str::<Finding>(text).unwrap().by_hand.is_empty());
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod info;
 mod io;
 mod kernel_work;
 mod memory;
+mod signature;
 mod state;
 mod waits;
 
@@ -25,13 +26,14 @@ pub use check::{
     BadPages, CHECK_SCHEMA, Check, CheckVerdict, CheckedCodec, CheckedPages, PageFault, PageRun, PagesDigest,
 };
 pub use devices::{Bpf, BpfProgram, Irq, Livepatch, Setting, Trace, TraceEvent};
-pub use finding::{Confidence, Finding, Severity};
+pub use finding::{ByHand, Confidence, Finding, HandTool, Severity};
 pub use host::{BlockQueue, KernelModule, Mount, NetDevice};
 pub use identity::{Completeness, DumpInfo, KernelInfo, Symbols, Taint};
 pub use info::{FrameRange, INFO_SCHEMA, Info, NoteCount, SplitPart, SplitSet};
 pub use io::{BlockDetail, BlockRequest, ControlGroup, MountDetail, NetDetail, OpenFile, Socket};
 pub use kernel_work::{CpuTimers, PendingTimer, Work, WorkQueue, Worker, WorkerPool};
 pub use memory::{Memory, Oom, ProcessMemory, SlabCache, Zone};
+pub use signature::{SIGNATURE_VERSION, Signature};
 pub use state::{
     Blocked, Cpu, Frame, FrameTrust, Lock, LogLine, LogReport, Panic, PanicKind, Task, TaskRef, WaitEdge,
 };
@@ -68,6 +70,9 @@ pub struct Report {
     pub symbols: Symbols,
     /// What the kernel died of; `null` where it had not panicked, or where no log could be read.
     pub panic: Option<Panic>,
+    /// By what the same crash is known again; `null` where there is nothing to be known again, or nothing tells.
+    #[serde(default)]
+    pub signature: Option<Signature>,
     /// The CPUs, in the order of their numbers.
     pub cpus: Vec<Cpu>,
     /// The tasks, in the order of their pids.
@@ -187,6 +192,7 @@ impl Report {
             kernel: KernelInfo::default(),
             symbols: Symbols::default(),
             panic: None,
+            signature: None,
             cpus: Vec::new(),
             tasks: Vec::new(),
             modules: Vec::new(),

@@ -33,7 +33,7 @@ use stack::Shape;
 use tables::Tables;
 
 pub use stack::StackKind;
-pub use trouble::{Trouble, TroubleKind};
+pub use trouble::{Trouble, TroubleKind, is_crash_code};
 
 /// How a frame was found, the most trustworthy first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

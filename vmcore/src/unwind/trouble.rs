@@ -86,6 +86,12 @@ const WATCHDOG: &[&str] = &[
     "do_machine_check",
 ];
 
+/// Whether a function, without what the compiler appends to its name, handles trouble rather than being it.
+#[must_use]
+pub fn is_crash_code(name: &str) -> bool {
+    [CRASH, OOPS, WATCHDOG].iter().any(|set| set.contains(&name))
+}
+
 impl Unwinder<'_> {
     /// Where the trouble on a stack begins; `None` where the stack has no crash code on it, so that all of it may be.
     ///

@@ -90,7 +90,11 @@ fn finding(finding: &Finding, value: &Value) -> Markup {
                 p { "Because:" } ul { @for line in &finding.evidence { li { (show(line)) } } }
             }
             @if !finding.next.is_empty() { p { "Next:" } ol { @for step in &finding.next { li { (show(step)) } } } }
-            (generic::members(value, &["code", "severity", "title", "confidence", "evidence", "next"]))
+            @if !finding.by_hand.is_empty() {
+                p { "By hand:" }
+                ul { @for hand in &finding.by_hand { li { (hand.tool.word()) ": " code { (show(&hand.line)) } } } }
+            }
+            (generic::members(value, &["code", "severity", "title", "confidence", "evidence", "next", "by_hand"]))
         }
     }
 }

@@ -32,10 +32,22 @@ const LOG_BEFORE: usize = 3;
 /// Lines of the log that are shown from the panic's message on.
 const LOG_AFTER: usize = 3;
 
-/// The report as text, `width` columns wide: an overview, or all of those parts that are named in `only`.
+/// How a report looks as text.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    /// Columns.
+    pub width: usize,
+    /// Its colours.
+    pub painter: Painter,
+    /// Whether each finding shows how the same is seen in crash and drgn. A person on the first screen has no prompt of these yet.
+    pub by_hand: bool,
+}
+
+/// The report as text: an overview, or all of those parts that are named in `only`.
 #[must_use]
-pub fn text(report: &Report, only: &[Section], width: usize, painter: Painter) -> String {
-    let page = Page { width, painter };
+pub fn text(report: &Report, only: &[Section], look: Look) -> String {
+    let Look { width, painter, .. } = look;
+    let page = Page { width, painter, by_hand: look.by_hand };
     // Who asked for other parts has no verdict to read.
     let left_out =
         report.not_looked_at.iter().any(|skipped| skipped.what == "panic" && skipped.why == LEFT_OUT);
@@ -55,6 +67,7 @@ pub fn text(report: &Report, only: &[Section], width: usize, painter: Painter) -
     facts.maybe("tasks", tasks::count(report));
     facts.maybe("modules", modules::count(report));
     facts.maybe("memory", memory::in_short(report));
+    facts.maybe("signature", signature(report));
     out.push_str(&facts.render(width, painter));
     if only.is_empty() {
         out.push_str(&page.overview(report));
@@ -70,8 +83,9 @@ pub fn text(report: &Report, only: &[Section], width: usize, painter: Painter) -
 
 /// All reports, each on its page, and a summary behind them where there are several.
 #[must_use]
-pub fn pages(reports: &[&Report], only: &[Section], width: usize, painter: Painter) -> String {
-    let pages: Vec<String> = reports.iter().map(|report| text(report, only, width, painter)).collect();
+pub fn pages(reports: &[&Report], only: &[Section], look: Look) -> String {
+    let Look { width, painter, .. } = look;
+    let pages: Vec<String> = reports.iter().map(|report| text(report, only, look)).collect();
     let rule = "-".repeat(width);
     let mut out = pages.join(&format!("\n{rule}\n\n"));
     if reports.len() > 1 {
@@ -111,6 +125,7 @@ fn verdict_in_short(report: &Report) -> String {
 struct Page {
     width: usize,
     painter: Painter,
+    by_hand: bool,
 }
 
 impl Page {
@@ -277,6 +292,11 @@ impl Page {
             for step in &finding.next {
                 self.indented(&mut out, &format!("next: {}", escape(step)));
             }
+            for hand in finding.by_hand.iter().filter(|_| self.by_hand) {
+                // Not wrapped: it is there to be copied.
+                let line = format!("{:5} {}", hand.tool.word(), escape(&hand.line));
+                let _ = writeln!(out, "            {}", self.painter.paint(Style::Faint, &line));
+            }
         }
         out
     }
@@ -312,6 +332,12 @@ impl Page {
         let lines = wrap(text, self.width.saturating_sub(12).max(20));
         let _ = writeln!(out, "            {}", lines.join("\n            "));
     }
+}
+
+/// `78e1e9353cc845ad281151f49741bd4a, likely`: what `kdt similar` and a bug tracker know the crash by.
+fn signature(report: &Report) -> Option<String> {
+    let signature = report.signature.as_ref()?;
+    Some(format!("{}, {}", signature.hash, signature.confidence.word()))
 }
 
 /// `CPU 0, init (pid 1)`.

@@ -33,19 +33,23 @@ fn seconds(s: f64) -> String {
 
 /// How the same is seen by hand.
 fn by_hand(finding: Finding, waiting: &Waiting<'_>) -> Finding {
+    let pid = waiting.task.pid;
     let Some(wait) = &waiting.wait else {
-        return finding.next(format!(
-            "With crash: «bt -FF {}». With drgn: «prog.stack_trace({})».",
-            waiting.task.pid, waiting.task.pid
-        ));
+        return finding
+            .by_hand_crash(format!("bt -FF {pid}"))
+            .by_hand_drgn(format!("prog.stack_trace({pid})"));
     };
     let of = wait.kind.structure();
     let lock = Address(wait.lock.0);
-    let owner = if has_owner(wait.kind) { ".owner.counter" } else { "" };
-    finding.next(format!("With crash: «bt {}», and «struct {of} {lock}».", waiting.task.pid)).next(format!(
-        "With drgn: «prog.stack_trace({})», and «Object(prog, \"struct {of}\", address={lock}){owner}».",
-        waiting.task.pid
-    ))
+    let object = format!("Object(prog, \"struct {of}\", address={lock})");
+    // The owner's `task_struct`, with flags in its lowest bits.
+    let object =
+        if has_owner(wait.kind) { format!("hex({object}.owner.counter.value_() % 2**64)") } else { object };
+    finding
+        .by_hand_crash(format!("bt {pid}"))
+        .by_hand_crash(format!("struct {of} {lock}"))
+        .by_hand_drgn(format!("prog.stack_trace({pid})"))
+        .by_hand_drgn(object)
 }
 
 /// What one edge was concluded from.
@@ -89,10 +93,7 @@ fn deadlock(waits: &Waits<'_>, circle: &[KVirtAddr]) -> Finding {
     }
     let finding = finding
         .next("Compare the order in which the code takes these locks: the call traces of both show where each took its second one.");
-    match edges.first() {
-        Some(first) => by_hand(finding, first),
-        None => finding,
-    }
+    edges.iter().take(2).fold(finding, |finding, waiting| by_hand(finding, waiting))
 }
 
 fn blocker(context: &Context<'_>, waits: &Waits<'_>, root: &super::graph::Root) -> Option<Finding> {
@@ -135,11 +136,9 @@ fn blocker(context: &Context<'_>, waits: &Waits<'_>, root: &super::graph::Root) 
             "the owner of a rw-semaphore that readers hold is the one that took it last, and may have let go",
         );
     }
-    let finding = finding.next(format!(
-        "Find out why {} does not let go: its call trace is «bt {}» in crash.",
-        named(task),
-        task.pid
-    ));
+    let finding = finding
+        .next(format!("Find out why {} does not let go: look at its call trace.", named(task)))
+        .by_hand_crash(format!("bt {}", task.pid));
     Some(by_hand(finding, first))
 }
 

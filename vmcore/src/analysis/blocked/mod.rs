@@ -277,7 +277,7 @@ fn groups(waiting: &[Waiting<'_>]) -> Vec<BlockedGroup> {
     groups
 }
 
-/// The kinds whose owner tells who holds them.
+/// The kinds that keep their owner as an atomic word with flags in it. (A rt-mutex has a pointer.)
 fn has_owner(kind: LockKind) -> bool {
-    matches!(kind, LockKind::Mutex | LockKind::RwSem | LockKind::RtMutex)
+    matches!(kind, LockKind::Mutex | LockKind::RwSem)
 }

@@ -74,5 +74,8 @@ fn leak(cache: &SlabCache, total: Option<u64>) -> Option<Finding> {
             cache.object_size.unwrap_or_default()
         ));
     finding.evidence.extend(cache.constructor.as_ref().map(|at| format!("its constructor is {at}")));
-    Some(finding.next("Boot with slab_debug=U,CACHE (slub_debug before 6.7) and see who allocates in /sys/kernel/debug/slab/CACHE/alloc_traces."))
+    Some(finding.next("Boot with slab_debug=U,CACHE (slub_debug before 6.7) and see who allocates in /sys/kernel/debug/slab/CACHE/alloc_traces.")
+        .by_hand_crash(format!("kmem -s {}", cache.name))
+        .by_hand_drgn(format!("slab_cache_usage(find_slab_cache(\"{}\"))", cache.name.replace(['"', '\\'], "")))
+    )
 }

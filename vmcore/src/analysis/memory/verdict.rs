@@ -70,7 +70,8 @@ pub(super) fn findings(memory: &Memory, whole: bool) -> Vec<Finding> {
         ));
         finding.evidence.extend(oom.killed.as_ref().map(|who| format!("the log: killed process {who}")));
         finding.evidence.extend(users(memory));
-        all.push(finding.next("See what had the memory: kdt triage --only memory,slab."));
+        let finding = finding.next("See what had the memory: kdt triage --only memory,slab.");
+        all.push(finding.by_hand_crash("kmem -i").by_hand_crash("ps -u").by_hand_drgn("totalram_pages()"));
     }
     if !short && oom.is_none() {
         return all;
@@ -85,9 +86,10 @@ pub(super) fn findings(memory: &Memory, whole: bool) -> Vec<Finding> {
         all.push(
             Finding::new("KD-MEM-SHMEM", Severity::Warning, sure, title)
                 .because(format!("Shmem is {}", mib(bytes)))
-                .next(
-                    "Look for large files in tmpfs (df -t tmpfs) and for shared memory segments (ipcs -m).",
-                ),
+                .next("Look for large files in tmpfs (df -t tmpfs) and for shared memory segments (ipcs -m).")
+                .by_hand_crash("kmem -i")
+                .by_hand_crash("ipcs -M")
+                .by_hand_drgn("global_node_page_state(prog.constant(\"NR_SHMEM\"))"),
         );
     }
     if let Some((bytes, percent)) = share(memory, get("Hugetlb"), 50) {
@@ -98,7 +100,9 @@ pub(super) fn findings(memory: &Memory, whole: bool) -> Vec<Finding> {
         all.push(
             Finding::new("KD-MEM-HUGETLB", Severity::Warning, sure, title)
                 .because(format!("Hugetlb is {}", mib(bytes)))
-                .next("Reserve fewer huge pages (vm.nr_hugepages, hugepages= on the command line)."),
+                .next("Reserve fewer huge pages (vm.nr_hugepages, hugepages= on the command line).")
+                .by_hand_crash("kmem -h")
+                .by_hand_drgn("[(h.name, h.nr_huge_pages, h.free_huge_pages) for h in for_each_hstate()]"),
         );
     }
     if let Some((bytes, percent)) = share(memory, memory.unaccounted, 30) {
@@ -107,7 +111,9 @@ pub(super) fn findings(memory: &Memory, whole: bool) -> Vec<Finding> {
         all.push(
             Finding::new("KD-MEM-UNACCOUNTED", Severity::Warning, Confidence::Hint, title)
                 .because("MemTotal less what is free, on the LRU lists, in slabs, stacks, page tables, vmalloc, per-CPU and huge pages")
-                .next("Look at drivers that take whole pages: GPU, network rings, balloon."),
+                .next("Look at drivers that take whole pages: GPU, network rings, balloon.")
+                .by_hand_crash("kmem -i")
+                .by_hand_drgn("totalram_pages(), nr_free_pages()"),
         );
     }
     if let (Some(total), Some(free)) = (get("SwapTotal").filter(|n| *n > 0), get("SwapFree"))
@@ -117,7 +123,9 @@ pub(super) fn findings(memory: &Memory, whole: bool) -> Vec<Finding> {
         all.push(
             Finding::new("KD-MEM-SWAP-FULL", Severity::Warning, sure, title)
                 .because("SwapFree is below a twentieth of SwapTotal")
-                .next("See which processes are in swap: kdt triage --only memory."),
+                .next("See which processes are in swap: kdt triage --only memory.")
+                .by_hand_crash("swap")
+                .by_hand_drgn("swap_total_usage()"),
         );
     }
     all
