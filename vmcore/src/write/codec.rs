@@ -21,13 +21,14 @@ impl std::fmt::Debug for Encoder {
 }
 
 impl Encoder {
-    /// An encoder at the codec's fastest level, which is makedumpfile's.
+    /// An encoder at the level whose output is as large as makedumpfile's, or a little smaller: zstd's and zlib's 1, for
+    /// which of libdeflate's it takes 2.
     #[must_use]
     pub fn new(codec: Codec) -> Self {
-        let fastest = libdeflater::CompressionLvl::new(1).unwrap_or_default();
+        let level = libdeflater::CompressionLvl::new(2).unwrap_or_default();
         Self {
             codec,
-            zlib: libdeflater::Compressor::new(fastest),
+            zlib: libdeflater::Compressor::new(level),
             unzlib: libdeflater::Decompressor::new(),
             snappy: snap::raw::Encoder::new(),
             zstd: zstd::bulk::Compressor::new(1).ok(),
