@@ -225,6 +225,19 @@ mod tests {
         }
 
         #[test]
+        fn patterns_of_any_length_come_back(
+            words in prop::collection::vec((prop::collection::vec(any::<u8>(), 1..24), 1usize..40), 1..60),
+            room in 0usize..40,
+        ) {
+            let data: Vec<u8> = words.iter().flat_map(|(word, times)| word.repeat(*times)).collect();
+            let block = lzokay_native::compress(&data).unwrap();
+            let mut out = vec![0; data.len() + room];
+            prop_assert_eq!(decompress(&block, &mut out), Ok(data.len()));
+            prop_assert_eq!(&out[..data.len()], &data);
+            prop_assert_eq!(decompress(&block, &mut out[..data.len() - 1]), Err(LzoError::TooLong));
+        }
+
+        #[test]
         fn any_bytes_decode_or_fail(block in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = decompress(&block, &mut [0; 512]);
         }
