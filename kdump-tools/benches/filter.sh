@@ -14,7 +14,7 @@
 # Needs GNU time as /usr/bin/time (apt-get install time).
 set -eu
 [ $# -ge 1 ] || {
-	sed -n '2,17s/^# \{0,1\}//p' "$0"
+	sed -n '2,14s/^# \{0,1\}//p' "$0"
 	exit 2
 }
 dump=$(realpath "$1") runs=${2:-3}
