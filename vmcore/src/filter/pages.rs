@@ -117,19 +117,21 @@ pub fn frames(dump: &Dump, limits: &Limits, cancel: &Cancel) -> Result<Classes, 
     let mut next = dump.next_frame(Pfn(0));
     let mut steps = 0_u64;
     while let Some(pfn) = next {
-        match dump.state(pfn) {
+        let (state, end) = dump.states(pfn);
+        let frames = pfn.0..end.0;
+        match state {
             PageState::Hole => {}
-            PageState::Excluded => classes.ram.insert(pfn.0),
+            PageState::Excluded => classes.ram.insert_all(frames),
             PageState::Lost => {
-                classes.ram.insert(pfn.0);
-                classes.lost = classes.lost.saturating_add(1);
+                classes.lost = classes.lost.saturating_add(end.0.saturating_sub(pfn.0));
+                classes.ram.insert_all(frames);
             }
             PageState::Present => {
-                classes.ram.insert(pfn.0);
-                classes.kept.insert(pfn.0);
+                classes.ram.insert_all(frames.clone());
+                classes.kept.insert_all(frames);
             }
         }
-        next = pfn.checked_add(1).and_then(|pfn| dump.next_frame(pfn));
+        next = dump.next_frame(end);
         steps = steps.wrapping_add(1);
         if steps.is_multiple_of(1 << 16) && cancel.is_cancelled() {
             return Err(FilterError::Cancelled);

@@ -18,6 +18,10 @@ pub enum LzoError {
     Before,
 }
 
+/// Bytes that are copied at once, where there are so many.
+const WIDE: usize = 16;
+const HALF: usize = 8;
+
 struct Input<'a> {
     rest: &'a [u8],
 }
@@ -64,7 +68,18 @@ struct Output<'a> {
 }
 
 impl Output<'_> {
-    fn literals(&mut self, from: &[u8]) -> Result<(), LzoError> {
+    fn literals(&mut self, from: &mut Input<'_>, count: usize) -> Result<(), LzoError> {
+        // Most are few: a copy of known length is one instruction, and what is too much is overwritten by what follows.
+        if count <= WIDE
+            && let Some(bytes) = from.rest.first_chunk::<WIDE>()
+            && let Some(to) = self.buf.get_mut(self.at..).and_then(<[u8]>::first_chunk_mut::<WIDE>)
+        {
+            *to = *bytes;
+            from.rest = from.rest.get(count..).ok_or(LzoError::Short)?;
+            self.at = self.at.wrapping_add(count);
+            return Ok(());
+        }
+        let from = from.take(count)?;
         let end = self.at.checked_add(from.len()).ok_or(LzoError::TooLong)?;
         self.buf.get_mut(self.at..end).ok_or(LzoError::TooLong)?.copy_from_slice(from);
         self.at = end;
@@ -75,6 +90,18 @@ impl Output<'_> {
     fn repeat(&mut self, distance: usize, len: usize) -> Result<(), LzoError> {
         let from = self.at.checked_sub(distance).ok_or(LzoError::Before)?;
         let end = self.at.checked_add(len).filter(|end| *end <= self.buf.len()).ok_or(LzoError::TooLong)?;
+        if len <= WIDE && distance >= WIDE && self.copy::<WIDE>(from, self.at) {
+            self.at = end;
+            return Ok(());
+        }
+        if len <= WIDE
+            && distance >= HALF
+            && self.copy::<HALF>(from, self.at)
+            && (len <= HALF || self.copy::<HALF>(from.wrapping_add(HALF), self.at.wrapping_add(HALF)))
+        {
+            self.at = end;
+            return Ok(());
+        }
         while self.at < end {
             // What lies between `from` and here is the pattern, once or several times: it doubles each round.
             let pattern = self.at.saturating_sub(from);
@@ -86,6 +113,13 @@ impl Output<'_> {
             self.at = self.at.saturating_add(count);
         }
         Ok(())
+    }
+
+    /// Copies `N` bytes; false where there are not so many.
+    fn copy<const N: usize>(&mut self, from: usize, to: usize) -> bool {
+        let bytes = self.buf.get(from..).and_then(<[u8]>::first_chunk::<N>).copied();
+        let to = self.buf.get_mut(to..).and_then(<[u8]>::first_chunk_mut::<N>);
+        bytes.zip(to).map(|(bytes, to)| *to = bytes).is_some()
     }
 }
 
@@ -102,7 +136,7 @@ pub fn decompress(block: &[u8], page: &mut [u8]) -> Result<usize, LzoError> {
     if let Some(first) = block.first().copied().map(usize::from).filter(|first| *first >= 18) {
         input.byte()?;
         let count = first.saturating_sub(17);
-        output.literals(input.take(count)?)?;
+        output.literals(&mut input, count)?;
         state = count.min(4);
     }
     loop {
@@ -128,7 +162,7 @@ pub fn decompress(block: &[u8], page: &mut [u8]) -> Result<usize, LzoError> {
             literals = word & 3;
         } else if state == 0 {
             let count = input.length(code, 15)?.saturating_add(3);
-            output.literals(input.take(count)?)?;
+            output.literals(&mut input, count)?;
             state = 4;
             continue;
         } else {
@@ -138,7 +172,7 @@ pub fn decompress(block: &[u8], page: &mut [u8]) -> Result<usize, LzoError> {
             literals = code & 3;
         }
         output.repeat(distance, len)?;
-        output.literals(input.take(literals)?)?;
+        output.literals(&mut input, literals)?;
         state = literals;
     }
 }
@@ -188,6 +222,19 @@ mod tests {
         #[test]
         fn what_was_compressed_comes_back(data in prop::collection::vec(0u8..4, 1..5000)) {
             round_trip(&data);
+        }
+
+        #[test]
+        fn patterns_of_any_length_come_back(
+            words in prop::collection::vec((prop::collection::vec(any::<u8>(), 1..24), 1usize..40), 1..60),
+            room in 0usize..40,
+        ) {
+            let data: Vec<u8> = words.iter().flat_map(|(word, times)| word.repeat(*times)).collect();
+            let block = lzokay_native::compress(&data).unwrap();
+            let mut out = vec![0; data.len() + room];
+            prop_assert_eq!(decompress(&block, &mut out), Ok(data.len()));
+            prop_assert_eq!(&out[..data.len()], &data);
+            prop_assert_eq!(decompress(&block, &mut out[..data.len() - 1]), Err(LzoError::TooLong));
         }
 
         #[test]

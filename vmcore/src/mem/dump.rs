@@ -125,6 +125,15 @@ impl Dump {
         }
     }
 
+    /// The state of a frame, and the end of the frames from it on that are in the same, as far as that is known at once.
+    pub(crate) fn states(&self, pfn: Pfn) -> (PageState, Pfn) {
+        let many = match &self.memory {
+            Memory::Elf(memory) => memory.alike(pfn),
+            Memory::Kdump(_) => None,
+        };
+        many.unwrap_or_else(|| (self.state(pfn), Pfn(pfn.0.saturating_add(1))))
+    }
+
     /// The decoded page, from the store or from the file.
     fn page(&self, pfn: Pfn) -> Result<Arc<[u8]>, PageError> {
         if let Some(page) = self.cache.get(pfn.0) {

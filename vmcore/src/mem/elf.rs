@@ -44,6 +44,14 @@ impl ElfMemory {
         self.segments.next_in_file(start).map(|extent| self.pfn(extent.start.max(start)))
     }
 
+    /// The end of the frames from `pfn` on that lie wholly in one range, and so are in one state; `None` where `pfn` does not.
+    pub(crate) fn alike(&self, pfn: Pfn) -> Option<(PageState, Pfn)> {
+        let start = pfn.start(self.page_size)?;
+        let extent = self.segments.at(start.0)?;
+        let end = self.pfn(extent.end);
+        (end > pfn).then(|| (self.state(pfn), end))
+    }
+
     /// True where the whole frame lies in one piece of the file.
     pub(crate) fn is_whole(&self, pfn: Pfn) -> bool {
         pfn.start(self.page_size).and_then(|start| Some((start, self.segments.at(start.0)?))).is_some_and(

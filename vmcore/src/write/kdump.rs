@@ -35,6 +35,17 @@ impl Run {
         if self.bytes.len() >= GATHER { self.flush(sink) } else { Ok(()) }
     }
 
+    /// Puts a long stretch without gathering it.
+    fn add_long(&mut self, bytes: &[u8], sink: &mut dyn Sink) -> Result<(), WriteError> {
+        if bytes.len() < GATHER >> 2 {
+            return self.add(bytes, sink);
+        }
+        self.flush(sink)?;
+        sink.put(self.at, bytes).map_err(WriteError::at(self.at))?;
+        self.at = self.at.saturating_add(u64::try_from(bytes.len()).unwrap_or(0));
+        Ok(())
+    }
+
     fn flush(&mut self, sink: &mut dyn Sink) -> Result<(), WriteError> {
         if !self.bytes.is_empty() {
             sink.put(self.at, &self.bytes).map_err(WriteError::at(self.at))?;
@@ -92,7 +103,7 @@ pub(super) fn write(
     }
     let runs = classes.kept.runs(frames.clone());
     pipeline::run(dump, runs, codec, drop_zeros, options, watch, |batch| {
-        let mut from = 0_usize;
+        let mut at = data.end();
         for page in &batch.pages {
             written.pages = written.pages.saturating_add(1);
             match page {
@@ -101,10 +112,9 @@ pub(super) fn write(
                     descs.add(&zero, sink)?;
                 }
                 Stored::Bytes(len, codec) => {
-                    let to = from.saturating_add(*len);
-                    descs.add(&desc(data.end(), u64::try_from(*len).unwrap_or(0), *codec), sink)?;
-                    data.add(batch.bytes.get(from..to).unwrap_or_default(), sink)?;
-                    from = to;
+                    let len = u64::try_from(*len).unwrap_or(0);
+                    descs.add(&desc(at, len, *codec), sink)?;
+                    at = at.saturating_add(len);
                 }
                 Stored::Unreadable(why) => {
                     written.pages = written.pages.saturating_sub(1);
@@ -115,7 +125,7 @@ pub(super) fn write(
                 }
             }
         }
-        Ok(())
+        data.add_long(&batch.bytes, sink)
     })?;
     descs.flush(sink)?;
     let erased_at = data.end();

@@ -1,29 +1,38 @@
 //! LZO1X compression of one page, from the format as `lzo.rs` of [`crate::format`] reads it: greedy, one table of places.
 
-const BITS: u32 = 12;
+/// Bits of a place in the table: more than a page has words find little more, and take time to clear.
+const BITS: u32 = 13;
 const FAR: usize = 0x4000;
 /// Bytes at the end of a page in which no match begins.
 const TAIL: usize = 8;
+/// Bytes that are copied at once where there are so many: a copy of known length is one instruction, and what is too much
+/// is overwritten by what follows.
+const WIDE: usize = 16;
 
 /// Compresses pages on one thread.
 #[derive(Clone, Debug)]
 pub(super) struct Compressor {
-    /// Where four bytes with this hash were seen last, plus one; 0 for nowhere.
-    seen: Box<[u32; 1 << BITS]>,
+    /// Where four bytes with this hash were seen last; the start where they were not, for what is there is compared anyway.
+    seen: Box<[u16; 1 << BITS]>,
+    room: Vec<u8>,
 }
 
 impl Default for Compressor {
     fn default() -> Self {
-        Self { seen: Box::new([0; 1 << BITS]) }
+        Self { seen: Box::new([0; 1 << BITS]), room: Vec::new() }
     }
 }
 
+fn chunk<const N: usize>(bytes: &[u8], at: usize) -> Option<&[u8; N]> {
+    bytes.get(at..).and_then(<[u8]>::first_chunk::<N>)
+}
+
 fn four(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..).and_then(<[u8]>::first_chunk::<4>).map(|four| u32::from_le_bytes(*four))
+    chunk(bytes, at).map(|four| u32::from_le_bytes(*four))
 }
 
 fn eight(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..).and_then(<[u8]>::first_chunk::<8>).map(|eight| u64::from_le_bytes(*eight))
+    chunk(bytes, at).map(|eight| u64::from_le_bytes(*eight))
 }
 
 /// The low byte.
@@ -32,98 +41,127 @@ fn byte(n: usize) -> u8 {
 }
 
 /// How many bytes at `a` and, before it, at `b` are alike.
-fn alike(page: &[u8], a: usize, b: usize) -> usize {
-    let mut len = 0_usize;
-    while let (Some(x), Some(y)) = (eight(page, a.saturating_add(len)), eight(page, b.saturating_add(len))) {
+fn alike(page: &[u8], mut a: usize, mut b: usize) -> usize {
+    let begun = a;
+    while let (Some(x), Some(y)) = (eight(page, a), eight(page, b)) {
         let differ = x ^ y;
         if differ != 0 {
-            return len.saturating_add(usize::try_from(differ.trailing_zeros() >> 3).unwrap_or(0));
+            let same = usize::try_from(differ.trailing_zeros() >> 3).unwrap_or(0);
+            return a.wrapping_add(same).wrapping_sub(begun);
         }
-        len = len.saturating_add(8);
+        (a, b) = (a.wrapping_add(8), b.wrapping_add(8));
     }
-    let rest = |at: usize| page.get(at.saturating_add(len)..).unwrap_or_default();
-    len.saturating_add(rest(a).iter().zip(rest(b)).take_while(|(x, y)| x == y).count())
+    let rest = |at: usize| page.get(at..).unwrap_or_default();
+    let same = rest(a).iter().zip(rest(b)).take_while(|(x, y)| x == y).count();
+    a.wrapping_add(same).wrapping_sub(begun)
 }
 
 impl Compressor {
-    /// Adds the compressed page to `out`; false where that saves nothing, and what was added is of no use then.
+    /// Adds the compressed page to `out`; false where that saves nothing, and nothing was added then.
     pub(super) fn compress(&mut self, page: &[u8], out: &mut Vec<u8>) -> bool {
+        // Places have 16 bits, and no architecture's page has more.
+        if page.len() > 1 << 16 {
+            return false;
+        }
         self.seen.fill(0);
-        let begun = out.len();
-        let full = begun.saturating_add(page.len());
-        let end = page.len().saturating_sub(TAIL);
-        let (mut at, mut literals) = (0_usize, 0_usize);
-        while at < end {
-            let Some(word) = four(page, at) else { break };
-            let slot = usize::try_from(word.wrapping_mul(0x9e37_79b1) >> 20).unwrap_or(0);
-            let Some(place) = self.seen.get_mut(slot) else { break };
-            let before = usize::try_from(*place).unwrap_or(0).checked_sub(1);
-            *place = u32::try_from(at.saturating_add(1)).unwrap_or(0);
-            let found = before.filter(|b| at.saturating_sub(*b) <= FAR && four(page, *b) == Some(word));
-            let Some(before) = found else {
-                // The longer nothing repeats, the less often it is asked.
-                at = at.saturating_add(1).saturating_add(at.saturating_sub(literals) >> 5);
-                continue;
-            };
-            let len = alike(page, at, before);
-            put_literals(page.get(literals..at).unwrap_or_default(), begun, out);
-            put_match(len, at.saturating_sub(before), out);
-            at = at.saturating_add(len);
-            literals = at;
-            if out.len() >= full {
-                return false;
-            }
+        self.room.resize(page.len().saturating_add(WIDE), 0);
+        let mut to = Output { buf: &mut self.room, at: 0 };
+        let done = encode(&mut self.seen, page, &mut to).is_some() && to.at < page.len();
+        if done {
+            out.extend_from_slice(to.buf.get(..to.at).unwrap_or_default());
         }
-        put_literals(page.get(literals..).unwrap_or_default(), begun, out);
-        out.extend([17, 0, 0]);
-        out.len() < full
+        done
     }
 }
 
-/// A length past what the first byte holds: zeros for 255 each, then the rest.
-fn put_long(mut len: usize, out: &mut Vec<u8>) {
-    while len > 255 {
-        out.push(0);
-        len = len.saturating_sub(255);
-    }
-    out.push(byte(len));
-}
-
-fn put_literals(run: &[u8], begun: usize, out: &mut Vec<u8>) {
-    let len = run.len();
-    if len == 0 {
-        return;
-    }
-    if out.len() == begun && len <= 238 {
-        out.push(byte(len.saturating_add(17)));
-    } else if len <= 3 && out.len() > begun {
-        // Two low bits of the match before are free for it.
-        let place = out.len().saturating_sub(2);
-        if let Some(last) = out.get_mut(place) {
-            *last |= byte(len);
+/// `None` where the output gets longer than the page.
+fn encode(seen: &mut [u16; 1 << BITS], page: &[u8], to: &mut Output<'_>) -> Option<()> {
+    let end = page.len().saturating_sub(TAIL);
+    // The first byte finds nothing before it.
+    let (mut at, mut literals) = (1_usize, 0_usize);
+    while at < end {
+        let word = four(page, at)?;
+        let slot = usize::try_from(word.wrapping_mul(0x9e37_79b1) >> 32_u32.wrapping_sub(BITS)).unwrap_or(0);
+        let place = seen.get_mut(slot)?;
+        let before = usize::from(*place);
+        *place = u16::try_from(at).unwrap_or(0);
+        if four(page, before) != Some(word) || at.wrapping_sub(before) > FAR {
+            // The longer nothing repeats, the less often it is asked.
+            at = at.wrapping_add(1).wrapping_add(at.wrapping_sub(literals) >> 5);
+            continue;
         }
-    } else if len <= 18 {
-        out.push(byte(len.saturating_sub(3)));
-    } else {
-        out.push(0);
-        put_long(len.saturating_sub(18), out);
+        let len = alike(page, at.wrapping_add(4), before.wrapping_add(4)).wrapping_add(4);
+        to.literals(page, literals, at.wrapping_sub(literals))?;
+        to.repeat(len, at.wrapping_sub(before))?;
+        at = at.wrapping_add(len);
+        literals = at;
     }
-    out.extend_from_slice(run);
+    to.literals(page, literals, page.len().saturating_sub(literals))?;
+    to.put([17, 0, 0])
 }
 
-fn put_match(len: usize, back: usize, out: &mut Vec<u8>) {
-    let back = back.saturating_sub(1);
-    if len <= 8 && back < 0x800 {
-        out.extend([byte((len.saturating_sub(1) << 5) | ((back & 7) << 2)), byte(back >> 3)]);
-        return;
+/// What is written so far, in a buffer that is no longer than it is of use.
+struct Output<'a> {
+    buf: &'a mut [u8],
+    at: usize,
+}
+
+impl Output<'_> {
+    fn put<const N: usize>(&mut self, bytes: [u8; N]) -> Option<()> {
+        *self.buf.get_mut(self.at..)?.first_chunk_mut::<N>()? = bytes;
+        self.at = self.at.wrapping_add(N);
+        Some(())
     }
-    if len <= 33 {
-        out.push(32 | byte(len.saturating_sub(2)));
-    } else {
-        out.push(32);
-        put_long(len.saturating_sub(33), out);
+
+    /// A length past what the first byte holds: zeros for 255 each, then the rest.
+    fn long(&mut self, mut len: usize) -> Option<()> {
+        while len > 255 {
+            self.put([0])?;
+            len = len.saturating_sub(255);
+        }
+        self.put([byte(len)])
     }
-    out.extend([byte((back & 0x3f) << 2), byte(back >> 6)]);
+
+    fn literals(&mut self, page: &[u8], from: usize, len: usize) -> Option<()> {
+        if len == 0 {
+            return Some(());
+        }
+        if len <= 3 && self.at > 0 {
+            // Two low bits of the match before are free for it.
+            *self.buf.get_mut(self.at.wrapping_sub(2))? |= byte(len);
+        } else if self.at == 0 && len <= 238 {
+            self.put([byte(len.wrapping_add(17))])?;
+        } else if len <= 18 {
+            self.put([byte(len.wrapping_sub(3))])?;
+        } else {
+            self.put([0])?;
+            self.long(len.wrapping_sub(18))?;
+        }
+        let room = self.buf.get_mut(self.at..)?;
+        if len <= WIDE
+            && let (Some(to), Some(from)) = (room.first_chunk_mut::<WIDE>(), chunk::<WIDE>(page, from))
+        {
+            *to = *from;
+        } else {
+            room.get_mut(..len)?.copy_from_slice(page.get(from..)?.get(..len)?);
+        }
+        self.at = self.at.wrapping_add(len);
+        Some(())
+    }
+
+    fn repeat(&mut self, len: usize, back: usize) -> Option<()> {
+        let back = back.wrapping_sub(1);
+        if len <= 8 && back < 0x800 {
+            return self.put([byte((len.wrapping_sub(1) << 5) | ((back & 7) << 2)), byte(back >> 3)]);
+        }
+        if len <= 33 {
+            self.put([32 | byte(len.wrapping_sub(2))])?;
+        } else {
+            self.put([32])?;
+            self.long(len.wrapping_sub(33))?;
+        }
+        self.put([byte((back & 0x3f) << 2), byte(back >> 6)])
+    }
 }
 
 #[cfg(test)]
@@ -140,14 +178,28 @@ mod tests {
         ) {
             let mut page: Vec<u8> = words.iter().flat_map(|(word, times)| word.repeat(*times)).collect();
             page.resize(len, 0);
-            let mut out = Vec::new();
-            if Compressor::default().compress(&page, &mut out) {
+            let mut compressor = Compressor::default();
+            let mut out = vec![1];
+            if compressor.compress(&page, &mut out) {
+                let block = out.split_off(1);
+                prop_assert!(block.len() < page.len());
                 let mut back = vec![0; page.len()];
-                prop_assert_eq!(crate::format::lzo::decompress(&out, &mut back).unwrap(), page.len());
+                prop_assert_eq!(crate::format::lzo::decompress(&block, &mut back).unwrap(), page.len());
                 prop_assert_eq!(&back, &page);
-                prop_assert_eq!(lzokay_native::decompress_all(&out, Some(page.len())).unwrap(), page);
+                prop_assert_eq!(lzokay_native::decompress_all(&block, Some(page.len())).unwrap(), page.clone());
+                // What a thread did before does not show.
+                compressor.compress(&page, &mut out);
+                prop_assert_eq!(&out[1..], &block);
+            } else {
+                prop_assert_eq!(out, [1]);
             }
         }
+    }
+
+    #[test]
+    fn what_is_longer_than_a_page_can_be_is_left_as_it_is() {
+        assert!(Compressor::default().compress(&[5; 1 << 16], &mut Vec::new()));
+        assert!(!Compressor::default().compress(&[5; (1 << 16) + 1], &mut Vec::new()));
     }
 
     #[test]

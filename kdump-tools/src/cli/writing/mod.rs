@@ -3,8 +3,10 @@
 //! The dump is written under a temporary name, digested as it lies on the disk, synced, and only then named. A stream on stdout is
 //! digested as it goes by.
 
+mod disk;
+
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +15,7 @@ use vmcore::filter::{Classes, Level};
 use vmcore::format::Codec;
 use vmcore::kernel::Kernel;
 use vmcore::mem::{Dump, PhysicalMemory};
-use vmcore::write::{self, Effort, FileSink, FlatSink, Form, Options, Texts, WriteError, Written};
+use vmcore::write::{self, Effort, FlatSink, Form, Options, Texts, WriteError, Written};
 
 use super::Context;
 use crate::exit::{Exit, Failure, io_exit, plain_io};
@@ -239,15 +241,16 @@ impl Writing<'_> {
         let temporary = tempfile::Builder::new().prefix(".kdt-").suffix(".tmp").tempfile_in(dir);
         let temporary = temporary.map_err(|e| failure(&e))?;
         let file = temporary.as_file();
-        let (written, flat) = if self.shape.flattened {
+        let flat = self.shape.flattened;
+        let (written, synced) = if flat {
             let mut sink = FlatSink::new(BufWriter::with_capacity(1 << 20, file));
-            (self.write(part, &mut sink), true)
+            (self.write(part, &mut sink), Ok(()))
         } else {
-            (self.write(part, &mut FileSink(file)), false)
+            disk::while_syncing(file, |sink| self.write(part, sink))
         };
         let written = written.map_err(|why| Self::failed(&path.display().to_string(), why))?;
-        let digest = digest(temporary.path()).map_err(|e| failure(&e))?;
-        file.sync_all().map_err(|e| failure(&e))?;
+        synced.map_err(|e| failure(&e))?;
+        let digest = disk::sync_and_digest(file).map_err(|e| failure(&e))?;
         let bytes = if flat { file.metadata().map_err(|e| failure(&e))?.len() } else { written.bytes };
         temporary.persist(path).map_err(|e| failure(&e.error))?;
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -338,18 +341,6 @@ impl<W: Write> Write for Hashed<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
-    }
-}
-
-/// What the file holds now, and not what was meant to be written.
-fn digest(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let (mut hash, mut piece) = (Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        match file.read(&mut piece)? {
-            0 => return Ok(hex(&hash.finalize())),
-            count => hash.update(piece.get(..count).unwrap_or_default()),
-        }
     }
 }
 
