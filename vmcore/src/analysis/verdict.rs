@@ -152,6 +152,9 @@ mod tests {
             instruction: None,
             trace: Vec::new(),
             evidence: Vec::new(),
+            first_seq: 0,
+            printed: crate::analysis::panic::Printed::default(),
+            stalled: Vec::new(),
         };
         assert_eq!(finding(&panic).confidence, Confidence::Likely);
         panic.panic_line = Some("Kernel panic - not syncing: Fatal exception".into());

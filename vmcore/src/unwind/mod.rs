@@ -270,6 +270,20 @@ impl<'a> Unwinder<'a> {
         self.gaps.push(Gap { what: what.into(), why: why.into() });
     }
 
+    /// Bytes of a task's stack.
+    #[must_use]
+    pub fn stack_bytes(&self) -> u64 {
+        self.shape.task_bytes
+    }
+
+    /// Which of a CPU's own stacks an address is on; `None` where it is on none of them. The stack of the task that it runs is not its own.
+    #[must_use]
+    pub fn cpu_stack(&self, cpu: usize, at: KVirtAddr) -> Option<StackKind> {
+        let areas = self.shape.of_cpu(self.memory, self.cpus, cpu);
+        let own = areas.iter().filter(|area| area.kind != StackKind::Task);
+        own.into_iter().find(|area| area.holds(at.0, 1)).map(|area| area.kind)
+    }
+
     /// What could not be had, and why.
     #[must_use]
     pub fn gaps(&self) -> &[Gap] {

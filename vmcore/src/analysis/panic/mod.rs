@@ -4,11 +4,19 @@
 //! The earliest cause of the last incident names the kind, not the panic that an oops ends in. A kernel that
 //! oopsed or warned and went on has not panicked.
 
+mod code;
+mod culprit;
+pub(super) mod events;
 mod lines;
+mod pointer;
+mod printed;
+pub(super) mod scene;
 mod words;
 
+pub use printed::{Printed, PrintedCode};
+
 use crate::kernel::printk::{Caller, KernelLog};
-use crate::report::{Frame, Panic, PanicKind, TaskRef};
+use crate::report::{Address, Frame, Panic, PanicKind, TaskRef};
 use words::{AfterOops, Word, word};
 
 /// How many lines after a cause are looked at for the CPU, the task and the trace.
@@ -54,6 +62,12 @@ pub struct LoggedPanic {
     pub trace: Vec<Frame>,
     /// The lines from which this follows, oldest first.
     pub evidence: Vec<Evidence>,
+    /// The number of the record that the incident begins with.
+    pub first_seq: u64,
+    /// The registers and the code that were printed.
+    pub printed: Printed,
+    /// The CPUs that RCU waits for, of a stall.
+    pub stalled: Vec<u32>,
 }
 
 impl LoggedPanic {
@@ -66,7 +80,24 @@ impl LoggedPanic {
             kaddr: None,
         });
         let backtrace = self.instruction.iter().chain(&self.trace).cloned().collect();
-        Panic { kind: self.kind, message: self.message.clone(), cpu: self.cpu, task, backtrace }
+        Panic {
+            kind: self.kind,
+            message: self.message.clone(),
+            cpu: self.cpu,
+            task,
+            backtrace,
+            fault_address: self.fault_address().map(Address),
+            instruction: None,
+            registers: Vec::new(),
+            culprit: None,
+            first_bad_line: self.evidence.first().map(|line| line.text.clone()),
+        }
+    }
+
+    /// The address that the kernel could not use, by its own message.
+    #[must_use]
+    pub fn fault_address(&self) -> Option<u64> {
+        printed::fault_address(&self.message)
     }
 }
 
@@ -258,6 +289,9 @@ fn tell(lines: &[Line<'_>], cause_at: usize, panic_at: Option<usize>) -> LoggedP
         instruction: None,
         trace: Vec::new(),
         evidence: Vec::new(),
+        first_seq: 0,
+        printed: Printed::default(),
+        stalled: Vec::new(),
     };
     story(lines, story_at, &mut panic);
     if kind == PanicKind::SoftLockup || kind == PanicKind::HardLockup {
@@ -277,7 +311,11 @@ fn tell(lines: &[Line<'_>], cause_at: usize, panic_at: Option<usize>) -> LoggedP
             None => {}
         }
     }
+    if kind == PanicKind::RcuStall {
+        panic.stalled = stalled(lines, cause_at);
+    }
     panic.evidence = evidence(lines, &[Some(cause_at), Some(kind_at), panic_at]);
+    panic.first_seq = panic.evidence.iter().map(|line| line.seq).min().unwrap_or_default();
     panic
 }
 
@@ -323,6 +361,9 @@ fn story(lines: &[Line<'_>], from: usize, panic: &mut LoggedPanic) {
         if panic.instruction.is_none() && !traced {
             panic.instruction = lines::instruction(text);
         }
+        if !in_trace && !traced {
+            panic.printed.read(text);
+        }
         if text.trim_start().starts_with("Call Trace:") || text.trim_start().starts_with("Call trace:") {
             in_trace = !traced;
             continue;
@@ -339,6 +380,19 @@ fn story(lines: &[Line<'_>], from: usize, panic: &mut LoggedPanic) {
             }
         }
     }
+}
+
+/// The CPUs of a stall: the lines behind its first begin with a CPU's number and a few marks (`rcu: \t1-....: (885 ticks this GP)`).
+fn stalled(lines: &[Line<'_>], cause_at: usize) -> Vec<u32> {
+    let mut found = Vec::new();
+    for line in lines.iter().skip(cause_at.saturating_add(1)).take(STORY_LINES) {
+        let text = line.text.strip_prefix("rcu:").unwrap_or(&line.text).trim_start();
+        let Some((number, rest)) = text.split_once('-') else { continue };
+        if rest.starts_with(['.', '!', '?', 'O', 'o', 'N', 'D']) && rest.contains(" this GP") {
+            found.extend(number.parse::<u32>().ok().filter(|cpu| !found.contains(cpu)));
+        }
+    }
+    found
 }
 
 /// The lines that matter, in order: the cause, what the kernel printed just before it, the panic.
