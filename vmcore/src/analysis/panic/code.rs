@@ -13,6 +13,8 @@ use yaxpeax_x86::long_mode::{
 use crate::format::prstatus::Registers;
 use crate::report::{Address, CodeLine};
 
+/// `pause`.
+const PAUSE: &[u8] = &[0xf3, 0x90];
 /// An instruction has 15 bytes at most.
 const LONGEST: u64 = 15;
 
@@ -87,8 +89,16 @@ impl Decoded {
 
     /// The instruction in words, with `name` for the addresses that it names.
     pub(super) fn text(&self, name: &dyn Fn(u64) -> Option<String>) -> String {
+        if self.bytes == PAUSE {
+            // The decoder writes it as the nop that it is on old processors.
+            return "pause".into();
+        }
         let mut text = AbsoluteAddressFormatter::new(self.at).display(&self.instruction).to_string();
-        if let Some(name) = self.target().and_then(name) {
+        if let Some(value) = self.large_negative() {
+            // Addresses of the kernel look like large negative numbers.
+            let _ = write!(text, " ({value:#x})");
+        }
+        if let Some(name) = self.target().or(self.large_negative()).and_then(name) {
             let _ = write!(text, " <{name}>");
         }
         text
@@ -99,25 +109,39 @@ impl Decoded {
         CodeLine { pc: Some(Address(self.at)), bytes: self.hex(), text: self.text(name) }
     }
 
+    /// True for what fills the room between functions.
+    pub(super) fn is_padding(&self) -> bool {
+        self.bytes == [0xcc]
+    }
+
     /// True for what `BUG()` and `WARN()` put there.
     pub(super) fn is_ud2(&self) -> bool {
         self.instruction.opcode() == Opcode::UD2
     }
 
-    /// True for a division.
-    pub(super) fn is_division(&self) -> bool {
-        matches!(self.instruction.opcode(), Opcode::DIV | Opcode::IDIV)
+    /// The register that it divides by, as it is written, and its value; `None` for another instruction, or a divisor in memory.
+    pub(super) fn divisor(&self, registers: &Registers) -> Option<(&'static str, u64)> {
+        if !matches!(self.instruction.opcode(), Opcode::DIV | Opcode::IDIV) {
+            return None;
+        }
+        (0..self.instruction.operand_count()).find_map(|number| match self.instruction.operand(number) {
+            Operand::Register { reg } => {
+                let bits = u32::from(reg.width()).checked_mul(8)?;
+                let mask = u64::MAX.checked_shr(64_u32.checked_sub(bits)?)?;
+                Some((reg.name(), value_of(registers, general(reg)?)? & mask))
+            }
+            _ => None,
+        })
     }
 
-    /// The general registers that it names.
-    pub(super) fn registers(&self) -> Vec<&'static str> {
-        let operands = (0..self.instruction.operand_count()).map(|n| self.instruction.operand(n));
-        operands
-            .filter_map(|operand| match operand {
-                Operand::Register { reg } => general(reg),
-                _ => None,
-            })
-            .collect()
+    /// A constant that is an address of the kernel rather than a negative number.
+    fn large_negative(&self) -> Option<u64> {
+        let value = (0..self.instruction.operand_count()).find_map(|n| match self.instruction.operand(n) {
+            Operand::ImmediateI32 { imm } if self.target().is_none() => Some(i64::from(imm)),
+            Operand::ImmediateI64 { imm } => Some(imm),
+            _ => None,
+        })?;
+        (value < -0x0010_0000).then_some(value.cast_unsigned())
     }
 
     /// Where a jump or call goes, or what an operand beside the instruction pointer names.
@@ -276,6 +300,22 @@ mod tests {
     }
 
     #[test]
+    fn a_divisor_counts_by_its_own_width() {
+        // idiv %ecx
+        let registers = Registers { rcx: 0x7_0000_0000, ..Registers::default() };
+        assert_eq!(one(&[0xf7, 0xf9]).divisor(&registers), Some(("ecx", 0)));
+        assert_eq!(one(&[0x53]).divisor(&registers), None);
+    }
+
+    #[test]
+    fn a_constant_that_is_an_address_is_written_as_one() {
+        // mov $0xffffffffc04ec218,%rdi; pause
+        let text = one(&[0x48, 0xc7, 0xc7, 0x18, 0xc2, 0x4e, 0xc0]).text(NO_NAME);
+        assert!(text.ends_with("(0xffffffffc04ec218)"), "{text}");
+        assert_eq!(one(&[0xf3, 0x90]).text(NO_NAME), "pause");
+    }
+
+    #[test]
     fn a_call_names_where_it_goes() {
         let call = decode(&[0xe8, 0x0b, 0, 0, 0], 0x1000).unwrap();
         let name = |at: u64| (at == 0x1010).then(|| "f+0x0".to_owned());
@@ -305,7 +345,7 @@ mod tests {
         fn hostile_code_never_panics(bytes: Vec<u8>, at: u64, gs: u64) {
             let registers = Registers { rsp: at, rdi: gs, ..Registers::default() };
             for one in forward(&bytes, at, 64) {
-                let _ = (one.text(NO_NAME), one.memory(&registers, Some(gs)), one.registers());
+                let _ = (one.text(NO_NAME), one.memory(&registers, Some(gs)), one.divisor(&registers));
             }
             let _ = before(&bytes, at, at.wrapping_add(7), 4);
         }

@@ -113,7 +113,10 @@ pub(super) fn culprit(context: &Context<'_>, panic: &Panic, logged: &LoggedPanic
         }),
         PanicKind::SoftLockup | PanicKind::HardLockup | PanicKind::Nmi => {
             let why = "the CPU was interrupted there";
-            from_frames(panic.task.clone(), &panic.backtrace, &[REPORTING, SPINNING], why, logged)
+            // Whoever was interrupted in user space has no function of the kernel to name.
+            let of_kernel = panic.backtrace.first().is_none_or(|frame| frame.interrupted || frame.pc.is_none());
+            let frames = if of_kernel { panic.backtrace.as_slice() } else { &[] };
+            from_frames(panic.task.clone(), frames, &[REPORTING, SPINNING], why, logged)
         }
         PanicKind::Mce => None,
         _ => {
@@ -147,7 +150,7 @@ fn from_frames(
             module: None,
             function: None,
             confidence: Confidence::Hint,
-            because: "it ran on the CPU that panicked; no function is known".into(),
+            because: "it ran on that CPU; no function of the kernel is known to have been at work".into(),
         });
     };
     let same = |own: &Frame| own.symbol == frame.symbol && own.module == frame.module;
@@ -219,8 +222,10 @@ fn stalled(context: &Context<'_>, panic: &Panic, logged: &LoggedPanic) -> Option
     let current = usize::try_from(number).ok().and_then(|cpu| context.tasks.current(cpu));
     let task = cpu.and_then(|cpu| cpu.task.clone()).or_else(|| current.map(crate::analysis::tasks::name));
     let frames = cpu.map(|cpu| cpu.backtrace.as_slice()).unwrap_or_default();
-    // What stopped the CPU for the dump came upon it in an interrupt.
-    let from = frames.iter().position(|frame| frame.interrupted).unwrap_or_default();
+    // What asks the CPU for its own trace, and what stops it for the dump, came upon it in interrupts.
+    let on_task = |frame: &Frame| frame.interrupted && frame.stack.as_deref() == Some("task");
+    let from = frames.iter().rposition(on_task);
+    let from = from.or_else(|| frames.iter().position(|frame| frame.interrupted)).unwrap_or_default();
     let why = format!("RCU waited for CPU {number}, which was there");
     from_frames(task, frames.get(from..).unwrap_or_default(), &[REPORTING, SPINNING], &why, logged)
 }

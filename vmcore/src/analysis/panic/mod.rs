@@ -25,6 +25,8 @@ const STORY_LINES: usize = 200;
 const SIGN_NS: u64 = 30_000_000_000;
 /// How far before a panic a sign of it can be, in lines.
 const SIGN_LINES: usize = 4000;
+/// Lines of a higher level (`KERN_WARNING`) tell of no trouble.
+const WARNING: u8 = 4;
 /// How many lines of evidence are kept.
 const MAX_EVIDENCE: usize = 12;
 /// How many frames of a trace are kept.
@@ -37,6 +39,8 @@ pub struct Evidence {
     pub seq: u64,
     /// Its time in nanoseconds since boot.
     pub ts_ns: Option<u64>,
+    /// Its level, 0 (emergency) to 7 (debug).
+    pub level: Option<u8>,
     /// The line.
     pub text: String,
 }
@@ -105,6 +109,7 @@ impl LoggedPanic {
 struct Line<'l> {
     seq: u64,
     ts_ns: Option<u64>,
+    level: Option<u8>,
     caller: Option<Caller>,
     text: std::borrow::Cow<'l, str>,
     word: Word,
@@ -134,7 +139,7 @@ fn kernel_lines(log: &KernelLog) -> Vec<Line<'_>> {
         for text in record.text.split(|b| *b == b'\n') {
             let text = String::from_utf8_lossy(text);
             let word = word(&text);
-            lines.push(Line { seq: record.seq, ts_ns: record.ts_ns, caller: record.caller, text, word });
+            lines.push(Line { seq: record.seq, ts_ns: record.ts_ns, level: record.level, caller: record.caller, text, word });
         }
     }
     lines
@@ -404,8 +409,11 @@ fn evidence(lines: &[Line<'_>], marks: &[Option<usize>]) -> Vec<Evidence> {
             .rev()
             .find(|i| lines.get(*i).is_some_and(|l| l.text.starts_with("------------[ cut here ]")));
         // What is wrong is said right before that line («list_del corruption. …»), or between it and the BUG.
-        let first =
-            cut_here.map(|i| i.saturating_sub(usize::from(in_one_go(lines, i.saturating_sub(1), cause))));
+        // What is no trouble by its level only happens to stand there.
+        let tells = |i: usize| {
+            in_one_go(lines, i, cause) && lines.get(i).is_some_and(|l| l.level.is_none_or(|level| level <= WARNING))
+        };
+        let first = cut_here.map(|i| i.saturating_sub(usize::from(tells(i.saturating_sub(1)))));
         at.extend(first.into_iter().flat_map(|i| i..cause).filter(|i| Some(*i) != cut_here));
     }
     at.sort_unstable();
@@ -413,7 +421,7 @@ fn evidence(lines: &[Line<'_>], marks: &[Option<usize>]) -> Vec<Evidence> {
     at.truncate(MAX_EVIDENCE);
     at.into_iter()
         .filter_map(|i| lines.get(i))
-        .map(|l| Evidence { seq: l.seq, ts_ns: l.ts_ns, text: l.text.trim_end().to_owned() })
+        .map(|l| Evidence { seq: l.seq, ts_ns: l.ts_ns, level: l.level, text: l.text.trim_end().to_owned() })
         .collect()
 }
 

@@ -82,7 +82,7 @@ impl<'c, 'a> Pointers<'c, 'a> {
             None => value >> 56 == 0 || value >> 56 == 0xff,
         };
         if !canonical {
-            return Some("not an address of this machine (non-canonical)".into());
+            return Some("no address (non-canonical)".into());
         }
         if value >> 63 == 0 { self.user(value) } else { Some(self.kernel(KVirtAddr(value))) }
     }
@@ -173,7 +173,7 @@ impl<'c, 'a> Pointers<'c, 'a> {
             Some(false) => ", FREE",
             None => "",
         };
-        let what = place(&format!("the object {}", object.start), at.0, object.start.0);
+        let what = place(&format!("the object {:#x}", object.start.0), at.0, object.start.0);
         Some(format!("{what} of slab cache {}{state}", object.cache))
     }
 

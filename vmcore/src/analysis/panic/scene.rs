@@ -176,7 +176,7 @@ impl Scene<'_, '_, '_> {
             why.unwrap_or_else(|| format!("what is at {pc:#x} is no instruction that can be decoded"))
         })?;
         // Behind the function's end there is padding, or another function.
-        let after = behind.take_while(|one| end.is_none_or(|end| one.at < end)).collect();
+        let after = behind.take_while(|one| end.is_none_or(|end| one.at < end) && !one.is_padding()).collect();
         Ok((self.before(pc), own, after))
     }
 
@@ -234,9 +234,10 @@ impl Scene<'_, '_, '_> {
                 None => "The kernel puts ud2 where BUG() and WARN() stand; the log does not tell at which line.".into(),
             });
         }
-        if own.is_division() && self.logged.kind == PanicKind::DivideError {
-            let zero = own.registers().into_iter().find(|name| code::value_of(&state.registers, name) == Some(0));
-            return zero.map(|name| format!("It divides by {name}, which is 0."));
+        if let Some((name, 0)) = own.divisor(&state.registers)
+            && self.logged.kind == PanicKind::DivideError
+        {
+            return Some(format!("It divides by {name}, which is 0."));
         }
         if self.logged.kind == PanicKind::StackOverflow {
             let near = own.memory(&state.registers, None).into_iter().filter_map(|used| used.address);
