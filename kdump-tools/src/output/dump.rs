@@ -126,13 +126,13 @@ pub fn kernel_in_short(facts: &mut Facts, kernel: &KernelInfo) {
     facts.maybe("time", (!when.is_empty()).then(|| when.join(", ")));
 }
 
-/// `O: a module was loaded that … (lab_fail); E: …`.
+/// `O out-of-tree module (lab_fail); E …`.
 fn taint_words(taint: &Taint) -> Option<String> {
     let words = |flag: &TaintFlag| {
         let names: Vec<_> = flag.modules.iter().take(TAINTING).map(|name| escape(name)).collect();
         let more = if flag.modules.len() > TAINTING { ", …" } else { "" };
         let names = if names.is_empty() { String::new() } else { format!(" ({}{more})", names.join(", ")) };
-        format!("{}: {}{names}", escape(&flag.letter), escape(&flag.meaning))
+        format!("{} {}{names}", escape(&flag.letter), escape(&flag.meaning))
     };
     (!taint.flags.is_empty()).then(|| taint.flags.iter().map(words).collect::<Vec<_>>().join("; "))
 }

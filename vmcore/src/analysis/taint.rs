@@ -31,30 +31,30 @@ fn from_line(line: &str) -> Option<Taint> {
 
 /// What the letters mean (`Documentation/admin-guide/tainted-kernels.rst`).
 const MEANINGS: &[(char, &str)] = &[
-    ('P', "a proprietary module was loaded"),
-    ('F', "a module was loaded by force"),
-    ('S', "the kernel runs on a processor or platform that it was not made for"),
-    ('R', "a module was unloaded by force"),
-    ('M', "the processor reported a machine check"),
-    ('B', "a page was found in a bad state"),
-    ('U', "user space asked for this taint"),
-    ('D', "the kernel has oopsed or hit a BUG"),
-    ('A', "an ACPI table was overridden"),
-    ('W', "the kernel has warned"),
-    ('C', "a staging driver was loaded"),
-    ('I', "a bug of the firmware was worked around"),
-    ('O', "a module was loaded that is not part of this kernel's source tree"),
-    ('E', "a module was loaded without a valid signature"),
-    ('L', "a CPU was locked up (soft lockup)"),
-    ('K', "the kernel was livepatched"),
-    ('X', "a taint of the distribution's own"),
-    ('T', "the kernel was built with randomised structures"),
-    ('N', "a test of the kernel's own (KUnit) was run"),
-    ('J', "user space used a debugging interface that changes device memory (fwctl)"),
+    ('P', "proprietary module"),
+    ('F', "module loaded by force"),
+    ('S', "processor or platform out of specification"),
+    ('R', "module unloaded by force"),
+    ('M', "machine check"),
+    ('B', "page in a bad state"),
+    ('U', "asked for by user space"),
+    ('D', "earlier oops or BUG"),
+    ('A', "ACPI table overridden"),
+    ('W', "earlier warning"),
+    ('C', "staging driver"),
+    ('I', "firmware bug worked around"),
+    ('O', "out-of-tree module"),
+    ('E', "module without a valid signature"),
+    ('L', "soft lockup"),
+    ('K', "livepatched"),
+    ('X', "the distribution's own"),
+    ('T', "built with randomised structures"),
+    ('N', "in-kernel test (KUnit)"),
+    ('J', "fwctl debugging used by user space"),
 ];
 
-/// With what a line says that the kernel is tainted with a letter from now on (`kernel/module/main.c`, `kernel/panic.c`, `kernel/watchdog.c`).
-/// What a line begins with or holds; a module's name may stand before it.
+/// What a line holds that tells of a letter for the first time (`kernel/module/main.c`, `kernel/panic.c`, `kernel/watchdog.c`); a
+/// module's name may stand before it.
 const SINCE: &[(char, &[&str])] = &[
     ('P', &["' taints kernel."]),
     ('F', &["module verification failed: forced", "kernel tainted: forced module load"]),
@@ -86,7 +86,7 @@ pub(super) fn explain(report: &mut Report, log: Option<&KernelLog>) {
             let since = log.and_then(|log| since(letter, log));
             TaintFlag {
                 letter: letter.to_string(),
-                meaning: meaning.unwrap_or("a letter that the mainline kernel does not have").into(),
+                meaning: meaning.unwrap_or("not a letter of the mainline kernel").into(),
                 modules: modules.iter().filter(carries).map(|module| module.name.clone()).collect(),
                 since_s: since.as_ref().and_then(|(ts, _)| *ts),
                 line: since.map(|(_, line)| line),
@@ -162,7 +162,7 @@ mod tests {
         explain(&mut report, Some(&log));
         let flags = report.kernel.taint.unwrap().flags;
         assert_eq!((flags[0].modules.as_slice(), flags[0].since_s), (["bad".to_owned()].as_slice(), Some(4.5)));
-        assert!(flags[1].meaning.contains("does not have"), "{flags:?}");
+        assert!(flags[1].meaning.contains("not a letter"), "{flags:?}");
         assert_eq!(flags[1].since_s, None);
     }
 
