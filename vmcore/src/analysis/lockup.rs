@@ -6,8 +6,8 @@ use super::cpus::Registers;
 use super::parts::{Clock, Context, Part};
 use super::ticks::Ticks;
 use super::{stacks, tasks as words};
-use crate::kernel::cpu::Cpu;
 use crate::format::prstatus::Registers as PrRegisters;
+use crate::kernel::cpu::Cpu;
 use crate::kernel::rcu::{self, Rcu};
 use crate::kernel::reader::Reader;
 use crate::kernel::runqueue;
@@ -231,7 +231,10 @@ impl Look<'_, '_> {
             seconds(own)
         );
         let mut finding = Finding::new("KD-LOCKUP-IRQS-OFF", Severity::Warning, Confidence::Likely, title)
-            .because(format!("its tick was to come {:.3} s before the last time that the kernel kept", seconds(own)))
+            .because(format!(
+                "its tick was to come {:.3} s before the last time that the kernel kept",
+                seconds(own)
+            ))
             .because(format!("its RFLAGS are {rflags:#x}: interrupts were off"))
             .because(format!("CPU {} went on to take its ticks, or to sleep without", other.number));
         if let Some(calls) = self.calls(number) {

@@ -161,7 +161,10 @@ mod tests {
             .into();
         explain(&mut report, Some(&log));
         let flags = report.kernel.taint.unwrap().flags;
-        assert_eq!((flags[0].modules.as_slice(), flags[0].since_s), (["bad".to_owned()].as_slice(), Some(4.5)));
+        assert_eq!(
+            (flags[0].modules.as_slice(), flags[0].since_s),
+            (["bad".to_owned()].as_slice(), Some(4.5))
+        );
         assert!(flags[1].meaning.contains("not a letter"), "{flags:?}");
         assert_eq!(flags[1].since_s, None);
     }

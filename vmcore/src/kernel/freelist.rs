@@ -47,9 +47,11 @@ impl Form {
 /// where it may be on one that is not looked at.
 pub(super) fn is_allocated(source: &Source<'_, '_>, slab: Slab, start: KVirtAddr) -> Option<bool> {
     let member = |paths: &[&str]| {
-        source.slot("slab", paths).or_else(|_| source.slot("page", paths)).ok().and_then(|slot| {
-            source.number(slab.page, &slot).ok()
-        })
+        source
+            .slot("slab", paths)
+            .or_else(|_| source.slot("page", paths))
+            .ok()
+            .and_then(|slot| source.number(slab.page, &slot).ok())
     };
     let own = member(&["freelist"])?;
     let free = slab.objects.checked_sub(member(&["inuse"])?)?;

@@ -2,8 +2,9 @@
 
 use serde_json::json;
 use vmcore::report::{
-    Blocked, Confidence, Finding, KernelModule, Lock, LogLine, Panic, PanicKind, Report, Severity, Task,
-    TaskRef, WaitEdge, Culprit, Event, FaultRegister, Instruction, Operand};
+    Blocked, Confidence, Culprit, Event, FaultRegister, Finding, Instruction, KernelModule, Lock, LogLine,
+    Operand, Panic, PanicKind, Report, Severity, Task, TaskRef, WaitEdge,
+};
 
 use super::{csp, page};
 
@@ -32,7 +33,11 @@ fn hostile() -> Report {
             text: evil.clone(),
             symbol: Some(evil.clone()),
             note: Some(evil.clone()),
-            operands: vec![Operand { text: evil.clone(), points_to: Some(evil.clone()), ..Operand::default() }],
+            operands: vec![Operand {
+                text: evil.clone(),
+                points_to: Some(evil.clone()),
+                ..Operand::default()
+            }],
             ..Instruction::default()
         }),
         registers: vec![FaultRegister {

@@ -116,7 +116,8 @@ fn event_words(event: &Event) -> String {
         _ => String::new(),
     };
     let functions: Vec<_> = event.functions.iter().map(|name| escape(name)).collect();
-    let functions = if functions.is_empty() { String::new() } else { format!(", in {}", functions.join(", ")) };
+    let functions =
+        if functions.is_empty() { String::new() } else { format!(", in {}", functions.join(", ")) };
     format!("{} x {}{when}{functions}: {}", event.count, escape(&event.kind), escape(&event.line))
 }
 

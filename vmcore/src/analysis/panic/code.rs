@@ -136,11 +136,12 @@ impl Decoded {
 
     /// A constant that is an address of the kernel rather than a negative number.
     fn large_negative(&self) -> Option<u64> {
-        let value = (0..self.instruction.operand_count()).find_map(|n| match self.instruction.operand(n) {
-            Operand::ImmediateI32 { imm } if self.target().is_none() => Some(i64::from(imm)),
-            Operand::ImmediateI64 { imm } => Some(imm),
-            _ => None,
-        })?;
+        let value =
+            (0..self.instruction.operand_count()).find_map(|n| match self.instruction.operand(n) {
+                Operand::ImmediateI32 { imm } if self.target().is_none() => Some(i64::from(imm)),
+                Operand::ImmediateI64 { imm } => Some(imm),
+                _ => None,
+            })?;
         (value < -0x0010_0000).then_some(value.cast_unsigned())
     }
 
@@ -148,7 +149,8 @@ impl Decoded {
     fn target(&self) -> Option<u64> {
         let next = self.end()?;
         let instruction = &self.instruction;
-        let goes = matches!(instruction.opcode(), Opcode::CALL | Opcode::JMP) || instruction.opcode().is_jcc();
+        let goes =
+            matches!(instruction.opcode(), Opcode::CALL | Opcode::JMP) || instruction.opcode().is_jcc();
         (0..instruction.operand_count()).find_map(|number| match instruction.operand(number) {
             Operand::ImmediateI8 { imm } if goes => next.checked_add_signed(i64::from(imm)),
             Operand::ImmediateI32 { imm } if goes => next.checked_add_signed(i64::from(imm)),
@@ -170,7 +172,8 @@ impl Decoded {
         if matches!(instruction.opcode(), Opcode::PUSH | Opcode::CALL | Opcode::PUSHF) {
             let address = Some(registers.rsp.wrapping_sub(8));
             found.push(MemoryUse { text: "[rsp - 0x8]".into(), address, registers: vec!["rsp"] });
-        } else if matches!(instruction.opcode(), Opcode::POP | Opcode::RETURN | Opcode::POPF | Opcode::LEAVE) {
+        } else if matches!(instruction.opcode(), Opcode::POP | Opcode::RETURN | Opcode::POPF | Opcode::LEAVE)
+        {
             let (text, address, register) = if instruction.opcode() == Opcode::LEAVE {
                 ("[rbp]", registers.rbp, "rbp")
             } else {
@@ -231,8 +234,8 @@ fn signed(disp: i32) -> u64 {
 /// The 64-bit register that a general register is, or is the lower part of.
 fn general(reg: RegSpec) -> Option<&'static str> {
     const NAMES: [&str; 16] = [
-        "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
-        "r15",
+        "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
+        "r14", "r15",
     ];
     let wide = [register_class::Q, register_class::D, register_class::W, register_class::RB];
     // Without a REX prefix, 4 to 7 of the byte registers are the second bytes of the first four.

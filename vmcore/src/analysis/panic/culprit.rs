@@ -87,6 +87,12 @@ const SLEEPING: &[&str] = &[
     "down_write_killable",
     "rwsem_down_read_slowpath",
     "rwsem_down_write_slowpath",
+    "percpu_rwsem_wait",
+    "__percpu_down_read",
+    "percpu_down_write",
+    "rt_mutex_lock",
+    "__rt_mutex_slowlock",
+    "rt_mutex_slowlock",
     "wait_for_completion",
     "wait_for_common",
     "__wait_for_common",
@@ -114,7 +120,8 @@ pub(super) fn culprit(context: &Context<'_>, panic: &Panic, logged: &LoggedPanic
         PanicKind::SoftLockup | PanicKind::HardLockup | PanicKind::Nmi => {
             let why = "the CPU was interrupted there";
             // Whoever was interrupted in user space has no function of the kernel to name.
-            let of_kernel = panic.backtrace.first().is_none_or(|frame| frame.interrupted || frame.pc.is_none());
+            let of_kernel =
+                panic.backtrace.first().is_none_or(|frame| frame.interrupted || frame.pc.is_none());
             let frames = if of_kernel { panic.backtrace.as_slice() } else { &[] };
             from_frames(panic.task.clone(), frames, &[REPORTING, SPINNING], why, logged)
         }
@@ -169,15 +176,10 @@ fn from_frames(
         because = format!("it is what called {first}, which only reports or waits");
     }
     if frame.stack.as_deref().is_some_and(|stack| stack != "task" && stack != "unknown") {
-        because.push_str("; it ran in an interrupt or exception, so that the task need not have to do with it");
+        because
+            .push_str("; it ran in an interrupt or exception, so that the task need not have to do with it");
     }
-    Some(Culprit {
-        task,
-        module: frame.module.clone(),
-        function: frame.symbol.clone(),
-        confidence,
-        because,
-    })
+    Some(Culprit { task, module: frame.module.clone(), function: frame.symbol.clone(), confidence, because })
 }
 
 /// The function without what the compiler appends.
@@ -271,7 +273,8 @@ mod tests {
     #[test]
     fn spinning_is_passed_over_for_lockups_only() {
         let frames = [frame("native_queued_spin_lock_slowpath", true), frame("holder", false)];
-        let function = |sets: &[&[&str]]| from_frames(None, &frames, sets, "why", &oops("x")).unwrap().function;
+        let function =
+            |sets: &[&[&str]]| from_frames(None, &frames, sets, "why", &oops("x")).unwrap().function;
         assert_eq!(function(&[REPORTING, SPINNING]).as_deref(), Some("holder"));
         assert_eq!(function(&[REPORTING]).as_deref(), Some("native_queued_spin_lock_slowpath"));
     }

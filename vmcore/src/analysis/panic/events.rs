@@ -62,7 +62,10 @@ const KINDS: &[(&str, &[&[&str]])] = &[
     ),
     ("oom-kill", &[&["ut of memory: Kill"]]),
     ("allocation-failure", &[&["page allocation failure: order:"], &["page allocation stalls for"]]),
-    ("segfault", &[&[": segfault at "], &["traps: ", " general protection"], &["traps: ", "trap invalid opcode"]]),
+    (
+        "segfault",
+        &[&[": segfault at "], &["traps: ", " general protection"], &["traps: ", "trap invalid opcode"]],
+    ),
 ];
 
 /// What an event means, where it is worth a finding: the code, how bad, the words before the count's reasons, and what to do next.
@@ -178,7 +181,9 @@ fn before_the_end(log: &KernelLog, crashed: bool) -> Vec<Event> {
         }
         let Some(kind) = kind(line) else { continue };
         let function = match kind {
-            "oops" => all.iter().skip(at).take(FUNCTION_LINES).find_map(|line| lines::instruction(&line.text)),
+            "oops" => {
+                all.iter().skip(at).take(FUNCTION_LINES).find_map(|line| lines::instruction(&line.text))
+            }
             "warning" => lines::trace_frame(&line.text),
             _ => None,
         };
@@ -251,10 +256,11 @@ fn finding(event: &Event) -> Option<Finding> {
         count => format!("{count} times"),
     };
     let title = format!("{words}: {times}.");
-    let mut finding = Finding::new(*code, *severity, Confidence::Certain, title).because(match event.first_s {
-        Some(first) => format!("the first, {first:.6} s after boot: {}", event.line),
-        None => format!("the first: {}", event.line),
-    });
+    let mut finding =
+        Finding::new(*code, *severity, Confidence::Certain, title).because(match event.first_s {
+            Some(first) => format!("the first, {first:.6} s after boot: {}", event.line),
+            None => format!("the first: {}", event.line),
+        });
     if let Some(last) = event.last_s.filter(|_| event.count > 1) {
         finding = finding.because(format!("the last was {last:.6} s after boot"));
     }
@@ -276,17 +282,26 @@ mod tests {
     #[test]
     fn each_kind_is_told_by_the_kernel_s_words() {
         for (line, kind) in [
-            ("EXT4-fs error (device sda1): ext4_find_entry:1455: inode #2: comm ls: reading directory", "fs-error"),
+            (
+                "EXT4-fs error (device sda1): ext4_find_entry:1455: inode #2: comm ls: reading directory",
+                "fs-error",
+            ),
             ("XFS (dm-0): Metadata corruption detected at xfs_agf_verify+0x4e/0x60", "fs-error"),
             ("I/O error, dev sda, sector 12345 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 0", "io-error"),
             ("blk_update_request: I/O error, dev sdb, sector 1", "io-error"),
             ("Buffer I/O error on dev sda1, logical block 0, async page read", "io-error"),
             ("nvme nvme0: I/O 12 QID 1 timeout, aborting", "storage-reset"),
-            ("nvme nvme0: I/O tag 12 (100c) opcode 0x2 (Read) QID 1 timeout, aborting req_op:READ(0)", "storage-reset"),
+            (
+                "nvme nvme0: I/O tag 12 (100c) opcode 0x2 (Read) QID 1 timeout, aborting req_op:READ(0)",
+                "storage-reset",
+            ),
             ("ata1: hard resetting link", "storage-reset"),
             ("Memory cgroup out of memory: Killed process 12 (a) total-vm:1kB", "oom-kill"),
             ("Out of memory: Killed process 12 (a) total-vm:1kB", "oom-kill"),
-            ("x: page allocation failure: order:4, mode:0x40dc0(GFP_KERNEL|__GFP_COMP|__GFP_ZERO)", "allocation-failure"),
+            (
+                "x: page allocation failure: order:4, mode:0x40dc0(GFP_KERNEL|__GFP_COMP|__GFP_ZERO)",
+                "allocation-failure",
+            ),
             ("bash[12]: segfault at 0 ip 0000 sp 0000 error 4 in bash[1000]", "segfault"),
             ("mce: [Hardware Error]: CPU 2: Machine Check: 0 Bank 5: be00000000800400", "hardware-error"),
             ("{1}[Hardware Error]: event severity: corrected", "hardware-error"),
@@ -295,7 +310,9 @@ mod tests {
             ("watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [a:1]", "lockup"),
             ("rcu: INFO: rcu_preempt self-detected stall on CPU", "rcu-stall"),
         ] {
-            let text = format!("[    1.000000] {line}\n[  900.000000] sysrq: Trigger a crash\n[  900.000100] Kernel panic - not syncing: sysrq triggered crash\n");
+            let text = format!(
+                "[    1.000000] {line}\n[  900.000000] sysrq: Trigger a crash\n[  900.000100] Kernel panic - not syncing: sysrq triggered crash\n"
+            );
             assert_eq!(kinds(&text), [(kind.to_owned(), 1)], "{line}");
         }
     }
@@ -319,7 +336,8 @@ mod tests {
                 "[{at}.000000] BUG: kernel NULL pointer dereference, address: 0000000000000000\n[{at}.000100] Oops: 0002 [#1] SMP\n[{at}.000200] CPU: 0 PID: 1 Comm: a Not tainted 6.1.0 #1\n[{at}.000300] RIP: 0010:{function}+0x1/0x2\n"
             )
         };
-        let text = format!("{}[ 1.000400] ---[ end trace 0 ]---\n{}", oops("    1", "first"), oops(" 5000", "last"));
+        let text =
+            format!("{}[ 1.000400] ---[ end trace 0 ]---\n{}", oops("    1", "first"), oops(" 5000", "last"));
         let found = before_the_end(&log_of(&text), true);
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].kind.as_str(), found[0].count, found[0].first_s), ("oops", 1, Some(1.0)));

@@ -223,10 +223,7 @@ mod tests {
     #[test]
     fn bug_and_warn_tell_where_they_stand() {
         let place = |line: &str| source_place(line).map(|(what, place)| format!("{what} {place}"));
-        assert_eq!(
-            place("kernel BUG at lib/list_debug.c:53!").as_deref(),
-            Some("BUG() lib/list_debug.c:53")
-        );
+        assert_eq!(place("kernel BUG at lib/list_debug.c:53!").as_deref(), Some("BUG() lib/list_debug.c:53"));
         let line = "WARNING: CPU: 1 PID: 153 at mm/slub.c:72 warn+0x11/0x20 [lab_fail]";
         assert_eq!(place(line).as_deref(), Some("WARN() mm/slub.c:72"));
         let line = "WARNING: mm/slub.c:72 at warn+0x11/0x20, CPU#1: sh/153";

@@ -139,7 +139,14 @@ fn kernel_lines(log: &KernelLog) -> Vec<Line<'_>> {
         for text in record.text.split(|b| *b == b'\n') {
             let text = String::from_utf8_lossy(text);
             let word = word(&text);
-            lines.push(Line { seq: record.seq, ts_ns: record.ts_ns, level: record.level, caller: record.caller, text, word });
+            lines.push(Line {
+                seq: record.seq,
+                ts_ns: record.ts_ns,
+                level: record.level,
+                caller: record.caller,
+                text,
+                word,
+            });
         }
     }
     lines
@@ -411,7 +418,8 @@ fn evidence(lines: &[Line<'_>], marks: &[Option<usize>]) -> Vec<Evidence> {
         // What is wrong is said right before that line («list_del corruption. …»), or between it and the BUG.
         // What is no trouble by its level only happens to stand there.
         let tells = |i: usize| {
-            in_one_go(lines, i, cause) && lines.get(i).is_some_and(|l| l.level.is_none_or(|level| level <= WARNING))
+            in_one_go(lines, i, cause)
+                && lines.get(i).is_some_and(|l| l.level.is_none_or(|level| level <= WARNING))
         };
         let first = cut_here.map(|i| i.saturating_sub(usize::from(tells(i.saturating_sub(1)))));
         at.extend(first.into_iter().flat_map(|i| i..cause).filter(|i| Some(*i) != cut_here));

@@ -180,9 +180,8 @@ impl<'c, 'a> Pointers<'c, 'a> {
     /// Whether there is memory at all.
     fn other(&self, at: KVirtAddr) -> String {
         let direct = self.context.memory.translation().direct;
-        let in_direct = direct.is_some_and(|direct| {
-            at.0.checked_sub(direct.start.0).is_some_and(|inside| inside < direct.len)
-        });
+        let in_direct = direct
+            .is_some_and(|direct| at.0.checked_sub(direct.start.0).is_some_and(|inside| inside < direct.len));
         match (self.context.memory.translate(at), in_direct) {
             (Ok(mapping), true) => format!("memory at {} (direct map), no slab object", mapping.paddr),
             (Ok(mapping), false) => format!("mapped kernel memory at {}", mapping.paddr),

@@ -99,7 +99,8 @@ fn code(text: &str) -> Option<PrintedCode> {
 
 /// The address that an oops's first line names: what could not be used.
 pub(super) fn fault_address(message: &str) -> Option<u64> {
-    let phrases = ["non-canonical address ", "address: ", "virtual address ", " dereference at ", " request at "];
+    let phrases =
+        ["non-canonical address ", "address: ", "virtual address ", " dereference at ", " request at "];
     let rest = phrases.iter().find_map(|phrase| message.split_once(phrase))?.1.trim_start();
     if rest.starts_with("(null)") {
         return Some(0);

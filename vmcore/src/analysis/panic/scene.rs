@@ -176,7 +176,8 @@ impl Scene<'_, '_, '_> {
             why.unwrap_or_else(|| format!("what is at {pc:#x} is no instruction that can be decoded"))
         })?;
         // Behind the function's end there is padding, or another function.
-        let after = behind.take_while(|one| end.is_none_or(|end| one.at < end) && !one.is_padding()).collect();
+        let after =
+            behind.take_while(|one| end.is_none_or(|end| one.at < end) && !one.is_padding()).collect();
         Ok((self.before(pc), own, after))
     }
 
@@ -197,7 +198,8 @@ impl Scene<'_, '_, '_> {
     fn of_log(&self, state: &State) -> Option<(Vec<Decoded>, Decoded, Vec<Decoded>)> {
         let printed = self.logged.printed.code.as_ref()?;
         let pc = state.pc.unwrap_or_default();
-        let mut behind = code::forward(printed.bytes.get(printed.at..)?, pc, AROUND.saturating_add(1)).into_iter();
+        let mut behind =
+            code::forward(printed.bytes.get(printed.at..)?, pc, AROUND.saturating_add(1)).into_iter();
         let own = behind.next()?;
         let offset = self.logged.instruction.as_ref().and_then(|frame| usize::try_from(frame.offset?).ok());
         let start = offset.and_then(|offset| printed.at.checked_sub(offset));
@@ -231,7 +233,10 @@ impl Scene<'_, '_, '_> {
             let told = self.logged.evidence.iter().find_map(|line| lines::source_place(&line.text));
             return Some(match told {
                 Some((what, place)) => format!("It is the ud2 of {what} at {place}."),
-                None => "The kernel puts ud2 where BUG() and WARN() stand; the log does not tell at which line.".into(),
+                None => {
+                    "The kernel puts ud2 where BUG() and WARN() stand; the log does not tell at which line."
+                        .into()
+                }
             });
         }
         if let Some((name, 0)) = own.divisor(&state.registers)

@@ -261,7 +261,8 @@ impl Kallsyms {
         let after = self.addresses.partition_point(|a| *a <= variable.0);
         let nearest = *self.addresses.get(after.checked_sub(1)?)?;
         let first = self.addresses.partition_point(|a| *a < nearest);
-        self.get(first).filter(|s| s.per_cpu && s.size.is_none_or(|size| variable.0.saturating_sub(nearest) < size))
+        self.get(first)
+            .filter(|s| s.per_cpu && s.size.is_none_or(|size| variable.0.saturating_sub(nearest) < size))
     }
 
     /// The symbols at exactly this address: one, or several aliases.
