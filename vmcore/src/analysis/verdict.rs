@@ -128,6 +128,7 @@ mod tests {
             include_str!("completeness.rs"),
             include_str!("identity.rs"),
             include_str!("inside.rs"),
+            include_str!("lockup.rs"),
             include_str!("log.rs"),
             include_str!("tasks.rs"),
             include_str!("triage.rs"),

@@ -276,12 +276,12 @@ impl<'a> Unwinder<'a> {
         self.shape.task_bytes
     }
 
-    /// Which of a CPU's own stacks an address is on; `None` where it is on none of them. The stack of the task that it runs is not its own.
+    /// A CPU's own stacks and where they lie. That of the task which it runs is not among them.
     #[must_use]
-    pub fn cpu_stack(&self, cpu: usize, at: KVirtAddr) -> Option<StackKind> {
+    pub fn cpu_stacks(&self, cpu: usize) -> Vec<(StackKind, Range<KVirtAddr>)> {
         let areas = self.shape.of_cpu(self.memory, self.cpus, cpu);
-        let own = areas.iter().filter(|area| area.kind != StackKind::Task);
-        own.into_iter().find(|area| area.holds(at.0, 1)).map(|area| area.kind)
+        let own = areas.into_iter().filter(|area| area.kind != StackKind::Task);
+        own.map(|area| (area.kind, KVirtAddr(area.start)..KVirtAddr(area.end))).collect()
     }
 
     /// What could not be had, and why.

@@ -1,5 +1,8 @@
 //! What a value in a register points to. Whatever is not certain is not said: most registers hold mere numbers.
 
+use std::cell::OnceCell;
+use std::ops::Range;
+
 use crate::addr::{KVirtAddr, UVirtAddr};
 use crate::analysis::memory;
 use crate::analysis::parts::Context;
@@ -7,6 +10,7 @@ use crate::error::MemError;
 use crate::kernel::mm::Source;
 use crate::kernel::slab;
 use crate::kernel::task::Task;
+use crate::unwind::StackKind;
 use crate::xlat::UserMemory;
 
 /// Values below it are taken for NULL and a member's offset, where they are used as an address: the page that is never mapped.
@@ -45,12 +49,17 @@ pub(super) struct Pointers<'c, 'a> {
     /// Whose memory the user's half of the addresses is.
     current: Option<&'a Task>,
     cpu: Option<usize>,
+    /// The CPUs' own stacks, once they are asked for.
+    stacks: OnceCell<Vec<CpuStack>>,
 }
+
+/// One of a CPU's own stacks.
+type CpuStack = (usize, StackKind, Range<KVirtAddr>);
 
 impl<'c, 'a> Pointers<'c, 'a> {
     pub(super) fn new(context: &'c Context<'a>, cpu: Option<usize>) -> Self {
         let current = cpu.and_then(|cpu| context.tasks.current(cpu));
-        Self { context, source: memory::source(context), current, cpu }
+        Self { context, source: memory::source(context), current, cpu, stacks: OnceCell::new() }
     }
 
     /// What is at an address that an instruction uses.
@@ -125,10 +134,17 @@ impl<'c, 'a> Pointers<'c, 'a> {
                 return Some(format!("below the stack of {}: it is used up", named(task)));
             }
         }
-        self.context.per_cpu.possible().iter().find_map(|cpu| {
-            let kind = self.context.unwinder.cpu_stack(*cpu, at)?;
-            Some(format!("the {kind} stack of CPU {cpu}"))
-        })
+        let all = self.stacks.get_or_init(|| self.cpu_stacks());
+        let (cpu, kind, _) = all.iter().find(|(.., range)| range.contains(&at))?;
+        Some(format!("the {kind} stack of CPU {cpu}"))
+    }
+
+    fn cpu_stacks(&self) -> Vec<CpuStack> {
+        let of = |cpu: &usize| {
+            let own = self.context.unwinder.cpu_stacks(*cpu).into_iter();
+            own.map(|(kind, range)| (*cpu, kind, range)).collect::<Vec<_>>()
+        };
+        self.context.per_cpu.possible().iter().flat_map(of).collect()
     }
 
     fn task(&self, at: KVirtAddr) -> Option<String> {

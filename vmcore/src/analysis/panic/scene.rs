@@ -91,7 +91,10 @@ fn state(context: &Context<'_>, cpu: Option<usize>, logged: &LoggedPanic) -> Opt
             }
             Some(_) => {}
             // No crash code is on the stack: an oops hands the registers of the fault itself to kdump.
-            None if faults || logged.kind == PanicKind::Other => {
+            // Where its stack could not be followed that looks the same, so that the log has to name the same place.
+            None if (faults || logged.kind == PanicKind::Other)
+                && is_told(context, logged, registers.rip) =>
+            {
                 return Some(State { registers, pc: Some(registers.rip), faulted: true });
             }
             None => {}
@@ -108,6 +111,15 @@ fn state(context: &Context<'_>, cpu: Option<usize>, logged: &LoggedPanic) -> Opt
         only.address.0.checked_add(frame.offset?)
     });
     Some(State { registers: Registers { rip: pc.unwrap_or_default(), ..printed }, pc, faulted: true })
+}
+
+/// Whether the log names the place of these registers as that of the fault.
+fn is_told(context: &Context<'_>, logged: &LoggedPanic, pc: u64) -> bool {
+    let (Some(told), Some(found)) = (&logged.instruction, context.description.symbols.at(KVirtAddr(pc)))
+    else {
+        return false;
+    };
+    told.symbol.as_deref() == Some(found.symbol.name.as_str()) && told.offset == Some(found.offset)
 }
 
 struct Scene<'s, 'c, 'a> {
