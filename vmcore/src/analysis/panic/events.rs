@@ -194,20 +194,18 @@ fn before_the_end(log: &KernelLog, crashed: bool) -> Vec<Event> {
 
 fn note(found: &mut Vec<Event>, kind: &str, line: &Line<'_>, function: Option<String>) {
     let ts = line.ts_ns.map(|ns| std::time::Duration::from_nanos(ns).as_secs_f64());
-    let at = match found.iter().position(|event| event.kind == kind) {
-        Some(at) => at,
-        None => {
-            found.push(Event {
-                kind: kind.into(),
-                count: 0,
-                first_s: ts,
-                last_s: ts,
-                functions: Vec::new(),
-                line: line.text.trim_end().to_owned(),
-            });
-            found.len().saturating_sub(1)
-        }
-    };
+    let known = found.iter().position(|event| event.kind == kind);
+    let at = known.unwrap_or(found.len());
+    if known.is_none() {
+        found.push(Event {
+            kind: kind.into(),
+            count: 0,
+            first_s: ts,
+            last_s: ts,
+            functions: Vec::new(),
+            line: line.text.trim_end().to_owned(),
+        });
+    }
     let Some(event) = found.get_mut(at) else { return };
     event.count = event.count.saturating_add(1);
     event.last_s = ts.or(event.last_s);
@@ -257,7 +255,7 @@ fn finding(event: &Event) -> Option<Finding> {
     };
     let title = format!("{words}: {times}.");
     let mut finding =
-        Finding::new(*code, *severity, Confidence::Certain, title).because(match event.first_s {
+        Finding::new(code, *severity, Confidence::Certain, title).because(match event.first_s {
             Some(first) => format!("the first, {first:.6} s after boot: {}", event.line),
             None => format!("the first: {}", event.line),
         });

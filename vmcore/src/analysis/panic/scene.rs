@@ -89,7 +89,6 @@ fn state(context: &Context<'_>, cpu: Option<usize>, logged: &LoggedPanic) -> Opt
                     return Some(State { registers: **saved, pc: Some(saved.rip), faulted });
                 }
             }
-            Some(_) => {}
             // No crash code is on the stack: an oops hands the registers of the fault itself to kdump.
             // Where its stack could not be followed that looks the same, so that the log has to name the same place.
             None if (faults || logged.kind == PanicKind::Other)
@@ -97,7 +96,7 @@ fn state(context: &Context<'_>, cpu: Option<usize>, logged: &LoggedPanic) -> Opt
             {
                 return Some(State { registers, pc: Some(registers.rip), faulted: true });
             }
-            None => {}
+            _ => {}
         }
     }
     let printed = logged.printed.general().filter(|_| faults)?;
