@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use vmcore::report::{Completeness, DumpInfo, KernelInfo};
+use vmcore::report::{Completeness, DumpInfo, KernelInfo, Taint, TaintFlag};
+
+/// Modules that are named for a taint.
+const TAINTING: usize = 4;
 
 use super::escape::escape;
 use super::human;
@@ -118,7 +121,21 @@ pub fn kernel_in_short(facts: &mut Facts, kernel: &KernelInfo) {
         letters => format!("tainted {}", escape(letters)),
     });
     let when: Vec<String> = when(kernel).into_iter().chain(tainted).collect();
+    if let Some(taint) = &kernel.taint {
+        facts.maybe("taint", taint_words(taint));
+    }
     facts.maybe("time", (!when.is_empty()).then(|| when.join(", ")));
+}
+
+/// `O out-of-tree module (lab_fail); E …`.
+fn taint_words(taint: &Taint) -> Option<String> {
+    let words = |flag: &TaintFlag| {
+        let names: Vec<_> = flag.modules.iter().take(TAINTING).map(|name| escape(name)).collect();
+        let more = if flag.modules.len() > TAINTING { ", …" } else { "" };
+        let names = if names.is_empty() { String::new() } else { format!(" ({}{more})", names.join(", ")) };
+        format!("{} {}{names}", escape(&flag.letter), escape(&flag.meaning))
+    };
+    (!taint.flags.is_empty()).then(|| taint.flags.iter().map(words).collect::<Vec<_>>().join("; "))
 }
 
 /// `crashed 2026-11-22 06:17:02 UTC`, `up 13.3 s`.

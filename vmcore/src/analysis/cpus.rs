@@ -116,3 +116,13 @@ fn one(number: usize, tasks: &Tasks, registers: &Registers, unwinder: Option<&Un
     }
     cpu
 }
+
+/// The registers that the dump notes for a CPU, of the kernel that crashed.
+pub(super) fn noted(
+    context: &super::parts::Context<'_>,
+    cpu: usize,
+) -> Option<crate::format::prstatus::Registers> {
+    let handed_over = context.kernel.two_kernels().and_then(|two| two.handed_over.as_ref());
+    let notes = handed_over.map_or(context.subject.cpus.as_slice(), |crashed| &crashed.registers);
+    Registers::assign(notes, Some(context.tasks)).of(cpu).copied()
+}

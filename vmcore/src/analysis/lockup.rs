@@ -4,14 +4,18 @@ use std::time::Duration;
 
 use super::cpus::Registers;
 use super::parts::{Clock, Context, Part};
+use super::ticks::Ticks;
 use super::{stacks, tasks as words};
+use crate::format::prstatus::Registers as PrRegisters;
 use crate::kernel::cpu::Cpu;
 use crate::kernel::rcu::{self, Rcu};
+use crate::kernel::reader::Reader;
 use crate::kernel::runqueue;
 use crate::kernel::task::{Kind, Task};
 use crate::kernel::variable::Variables;
-use crate::kernel::{Gap, time};
+use crate::kernel::{Gap, time, timer};
 use crate::report::{Confidence, Finding, RunQueue, Severity};
+use crate::unwind::{FrameKind, TroubleKind};
 
 /// `RFLAGS.IF`: interrupts are taken.
 const INTERRUPTS: u64 = 1 << 9;
@@ -19,6 +23,8 @@ const INTERRUPTS: u64 = 1 << 9;
 const USER: u64 = 3;
 /// Seconds until RCU complains, where that can't be read (`CONFIG_RCU_CPU_STALL_TIMEOUT`).
 const STALL: f64 = 21.0;
+/// A CPU whose tick is this late has its interrupts off, or its host does not run it.
+const TICKS_LATE_NS: u64 = 2_000_000_000;
 /// Functions that evidence names.
 const CALLS: usize = 6;
 
@@ -48,7 +54,7 @@ pub(super) fn run(context: &Context<'_>, _: &Clock) -> Part {
     let mut findings = Vec::new();
     for cpu in cpus.cpus.iter().filter(there) {
         let queue = look.queue(cpu);
-        findings.extend(look.lockup(cpu, &queue));
+        findings.extend(look.lockup(cpu, &queue).or_else(|| look.short_lockup(cpu, &queue)));
         findings.extend(throttled(&queue));
         queues.push(queue);
     }
@@ -110,7 +116,8 @@ impl Look<'_, '_> {
     fn calls(&self, cpu: usize) -> Option<String> {
         let registers = self.registers.of(cpu)?;
         let stack = self.context.unwinder.unwind_registers(registers, cpu);
-        let frames = stacks::frames(self.context.unwinder, &stack, 0);
+        let from = self.context.unwinder.trouble(&stack).map_or(0, |trouble| trouble.frame);
+        let frames = stacks::frames(self.context.unwinder, &stack, from);
         let names: Vec<String> = frames
             .iter()
             .filter(|frame| frame.sure)
@@ -182,6 +189,75 @@ impl Look<'_, '_> {
                 .by_hand_crash(format!("runq -c {number}"))
                 .by_hand_drgn(format!("prog.stack_trace(cpu_curr({number}))")),
         )
+    }
+
+    /// A CPU with its interrupts off takes no ticks: its tick's timer waits although its time has come, while another CPU keeps the time.
+    /// That tells of it before any watchdog would.
+    fn short_lockup(&self, cpu: &Cpu, queue: &RunQueue) -> Option<Finding> {
+        queue.running_for_s?;
+        let context = self.context;
+        let registers = self.registers.of(cpu.number)?;
+        let (rflags, cs, found_there) = self.before_the_end(registers, cpu.number);
+        if rflags & INTERRUPTS != 0 || cs & USER == USER {
+            return None;
+        }
+        // Who panics turns its interrupts off and prints, while the others go on: only what an interrupt came upon was so before.
+        let panic = context.report.panic.as_ref();
+        if panic.is_some_and(|panic| panic.cpu == Some(queue.cpu)) && !found_there {
+            return None;
+        }
+        let now = Ticks::read(context).ok()?.monotonic_ns?;
+        let reader = Reader::new(context.memory, context.description, context.per_cpu, context.limits);
+        let timers = timer::read(reader);
+        let tick = context.description.symbols.all("tick_sched_timer").into_iter().chain(
+            // Renamed in 6.9 (kernel commit 3aedb7fcd88a).
+            context.description.symbols.all("tick_nohz_handler"),
+        );
+        let ticks: Vec<_> = tick.map(|symbol| symbol.address).collect();
+        let late = |cpu: usize| {
+            let own = timers.cpus.iter().find(|own| own.cpu == cpu)?;
+            let timer = own.high.iter().find(|timer| ticks.contains(&timer.function))?;
+            let expires = timer.expires_ns.checked_sub(timer.offset_ns)?;
+            u64::try_from(now.checked_sub(expires)?).ok()
+        };
+        let own = late(cpu.number).filter(|late| *late >= TICKS_LATE_NS)?;
+        // Where no CPU takes ticks, it is the machine that stood still.
+        let goes_on = |other: &&Cpu| {
+            other.number != cpu.number && late(other.number).is_none_or(|late| late < TICKS_LATE_NS / 4)
+        };
+        let other = context.tasks.cpus.cpus.iter().find(goes_on)?;
+        let number = cpu.number;
+        let task = context.tasks.current(number).map_or_else(|| "a task that is not known".into(), named);
+        let title = format!(
+            "CPU {number} had not taken its timer tick for about {:.1} s, with interrupts off; it runs {task}.",
+            seconds(own)
+        );
+        let mut finding = Finding::new("KD-LOCKUP-IRQS-OFF", Severity::Warning, Confidence::Likely, title)
+            .because(format!(
+                "its tick was to come {:.3} s before the last time that the kernel kept",
+                seconds(own)
+            ))
+            .because(format!("its RFLAGS are {rflags:#x}: interrupts were off"))
+            .because(format!("CPU {} went on to take its ticks, or to sleep without", other.number));
+        if let Some(calls) = self.calls(number) {
+            finding = finding.because(format!("it is in {calls}"));
+        }
+        Some(
+            finding
+                .next("Look in its call trace for a loop, or for a lock that it spins on: kdt triage --only panic,cpus.")
+                .next("It is too short for the kernel's own watchdog (kernel.watchdog_thresh): ask whether the machine had hung for longer."),
+        )
+    }
+
+    /// A CPU's flags and code segment where it was before what ended the kernel came upon it, and whether an interrupt did.
+    fn before_the_end(&self, registers: &PrRegisters, cpu: usize) -> (u64, u64, bool) {
+        let stack = self.context.unwinder.unwind_registers(registers, cpu);
+        let trouble = self.context.unwinder.trouble(&stack);
+        let frame = trouble.filter(|trouble| trouble.kind == TroubleKind::Interrupted);
+        match frame.and_then(|trouble| stack.frames.get(trouble.frame)).map(|frame| &frame.kind) {
+            Some(FrameKind::Interrupted { registers: Some(saved), .. }) => (saved.rflags, saved.cs, true),
+            _ => (registers.rflags, registers.cs, false),
+        }
     }
 
     fn stall(&self, rcu: &Rcu, gaps: &mut Vec<Gap>) -> Option<Finding> {

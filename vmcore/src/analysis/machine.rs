@@ -17,7 +17,8 @@ pub(super) fn fill(report: &mut Report, machine: &Machine) {
         kernel.boot_time = Some(time.booted.as_secs_f64());
     }
     if let Some(taint) = &machine.taint {
-        kernel.taint = Some(Taint { mask: Some(taint.mask), letters: taint.letters.clone() });
+        kernel.taint =
+            Some(Taint { mask: Some(taint.mask), letters: taint.letters.clone(), flags: Vec::new() });
     }
     kernel.load_average = machine.load;
     kernel.cpu_model.clone_from(&machine.cpu_model);

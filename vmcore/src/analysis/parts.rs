@@ -98,6 +98,8 @@ struct Analysis {
 
 /// All of them, in the order in which their parts and findings come.
 const ANALYSES: &[Analysis] = &[
+    Analysis { section: Section::Panic, run: super::panic::scene::run },
+    Analysis { section: Section::Events, run: super::panic::events::run },
     Analysis { section: Section::Blocked, run: super::blocked::run },
     Analysis { section: Section::RunQueues, run: super::lockup::run },
     Analysis { section: Section::Irqs, run: irqs::run },
@@ -155,6 +157,11 @@ pub(super) fn fill(report: &mut Report, parts: Vec<(&'static str, Part)>) {
             fill(report);
         }
         report.findings.extend(part.findings);
-        report.not_looked_at.extend(part.not_looked_at);
+        for skipped in part.not_looked_at {
+            // What the log alone tells of the panic was looked at, or left out, before.
+            if !report.not_looked_at.contains(&skipped) {
+                report.not_looked_at.push(skipped);
+            }
+        }
     }
 }

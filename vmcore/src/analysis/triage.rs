@@ -60,11 +60,13 @@ pub enum Section {
     Settings,
     /// The last events of the trace buffer.
     Trace,
+    /// What the log tells of before the end.
+    Events,
 }
 
 impl Section {
     /// All of them, in the order in which they are made.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Kernel,
         Self::Log,
         Self::Panic,
@@ -85,6 +87,7 @@ impl Section {
         Self::Cgroups,
         Self::Settings,
         Self::Trace,
+        Self::Events,
     ];
 
     /// Its name in the report.
@@ -111,6 +114,7 @@ impl Section {
             Self::Cgroups => "cgroups",
             Self::Settings => "settings",
             Self::Trace => "trace",
+            Self::Events => "events",
         }
     }
 }
@@ -205,6 +209,7 @@ pub fn triage(subject: &Subject<'_>, options: &Options, progress: &dyn Progress,
         None => fill_cpus_from_notes(&mut report, subject, options),
     }
 
+    taint::explain(&mut report, logged.as_ref().ok());
     if cancel.is_cancelled() {
         report.skip("the rest", "the analysis was interrupted");
     }

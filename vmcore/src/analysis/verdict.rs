@@ -143,6 +143,7 @@ mod tests {
             include_str!("completeness.rs"),
             include_str!("identity.rs"),
             include_str!("inside.rs"),
+            include_str!("lockup.rs"),
             include_str!("log.rs"),
             include_str!("several.rs"),
             include_str!("tasks.rs"),
@@ -168,6 +169,9 @@ mod tests {
             instruction: None,
             trace: Vec::new(),
             evidence: Vec::new(),
+            first_seq: 0,
+            printed: crate::analysis::panic::Printed::default(),
+            stalled: Vec::new(),
         };
         assert_eq!(finding(&panic).confidence, Confidence::Likely);
         panic.panic_line = Some("Kernel panic - not syncing: Fatal exception".into());

@@ -12,6 +12,7 @@ pub mod cpu;
 mod cred;
 pub mod describe;
 pub mod file;
+mod freelist;
 pub mod hints;
 pub mod hlist;
 pub mod idr;

@@ -2,6 +2,7 @@
 //!
 //! Facts: `mm/slub.c`, `mm/slab.h` (`struct slab` since 5.17, `struct page` before it).
 
+use super::freelist::{self, Slab};
 use super::list;
 use super::mm::{Source, zone};
 use super::value::{Slot, read_text};
@@ -251,21 +252,24 @@ pub fn identify(source: &Source<'_, '_>, at: KVirtAddr) -> Result<Option<SlabObj
     let within = at.0.checked_sub(start.0).ok_or("the slab begins behind the address")?;
     let number = within.checked_div(cache.size).ok_or("its objects have no bytes")?;
     let skipped = number.saturating_mul(cache.size);
+    let first = start;
     let pad = source.slot("kmem_cache", &["red_left_pad"]).ok();
     let pad = pad.map_or(Ok(0), |slot| source.number(kaddr, &slot))?;
     let start = start.checked_add(skipped).and_then(|s| s.checked_add(pad)).ok_or("past 2^64")?;
     let count = source.slot("slab", &["objects"]).or_else(|_| source.slot("page", &["objects"]))?;
-    if number >= source.number(page, &count)? {
+    let objects = source.number(page, &count)?;
+    if number >= objects {
         // The rest of a slab that no object fits into.
         return Ok(None);
     }
+    let slab = Slab { cache: kaddr, page, start: first.0, size: cache.size, pad, objects };
     Ok(Some(SlabObject {
         cache: cache.name,
         cache_kaddr: kaddr,
         object_size: cache.object_size,
         start,
         offset: at.0.saturating_sub(start.0),
-        allocated: None,
+        allocated: freelist::is_allocated(source, slab, start),
     }))
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Address;
+use super::{Address, TaintFlag};
 
 /// The dump file (or the split set, or the file inside its container).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,12 +89,15 @@ pub struct KernelInfo {
 }
 
 /// The kernel's taint flags.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Taint {
     /// `/proc/sys/kernel/tainted`; `null` where only the letters are known.
     pub mask: Option<u64>,
     /// The letters, as in an oops: `PO`, without the blanks; empty for a clean kernel.
     pub letters: String,
+    /// What each of them means.
+    #[serde(default)]
+    pub flags: Vec<TaintFlag>,
 }
 
 /// Where names and types come from.

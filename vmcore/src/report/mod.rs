@@ -10,6 +10,7 @@
 mod address;
 mod check;
 mod devices;
+mod fault;
 mod finding;
 mod host;
 mod identity;
@@ -26,6 +27,7 @@ pub use check::{
     BadPages, CHECK_SCHEMA, Check, CheckVerdict, CheckedCodec, CheckedPages, PageFault, PageRun, PagesDigest,
 };
 pub use devices::{Bpf, BpfProgram, Irq, Livepatch, Setting, Trace, TraceEvent};
+pub use fault::{CodeLine, Culprit, Event, FaultRegister, Instruction, Operand, TaintFlag};
 pub use finding::{ByHand, Confidence, Finding, HandTool, Severity};
 pub use host::{BlockQueue, KernelModule, Mount, NetDevice};
 pub use identity::{Completeness, DumpInfo, KernelInfo, Symbols, Taint};
@@ -124,6 +126,9 @@ pub struct Report {
     /// The last events of the trace buffer.
     #[serde(default)]
     pub trace: Option<Trace>,
+    /// What the log tells of before the last incident, in order of time.
+    #[serde(default)]
+    pub events: Vec<Event>,
     /// The kernel log.
     pub log: LogReport,
     /// What is worth a person's attention, worst first.
@@ -214,6 +219,7 @@ impl Report {
             bpf: None,
             livepatches: Vec::new(),
             trace: None,
+            events: Vec::new(),
             log: LogReport::default(),
             findings: Vec::new(),
             not_looked_at: Vec::new(),

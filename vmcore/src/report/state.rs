@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Address, BlockedGroup, Blocker};
+use super::{Address, BlockedGroup, Blocker, Culprit, FaultRegister, Instruction};
 
 /// What the kernel died of, in the kernel's own words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -58,6 +58,21 @@ pub struct Panic {
     pub task: Option<TaskRef>,
     /// The callers, innermost first.
     pub backtrace: Vec<Frame>,
+    /// The address that the kernel could not use, by its own message.
+    #[serde(default)]
+    pub fault_address: Option<Address>,
+    /// The instruction; `null` where code called `panic` by itself.
+    #[serde(default)]
+    pub instruction: Option<Instruction>,
+    /// The registers at that instruction.
+    #[serde(default)]
+    pub registers: Vec<FaultRegister>,
+    /// Where it came from.
+    #[serde(default)]
+    pub culprit: Option<Culprit>,
+    /// The first line of the log of this incident that says that something went wrong.
+    #[serde(default)]
+    pub first_bad_line: Option<String>,
 }
 
 /// A task, by what names it.

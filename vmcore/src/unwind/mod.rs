@@ -270,6 +270,20 @@ impl<'a> Unwinder<'a> {
         self.gaps.push(Gap { what: what.into(), why: why.into() });
     }
 
+    /// Bytes of a task's stack.
+    #[must_use]
+    pub fn stack_bytes(&self) -> u64 {
+        self.shape.task_bytes
+    }
+
+    /// A CPU's own stacks and where they lie. That of the task which it runs is not among them.
+    #[must_use]
+    pub fn cpu_stacks(&self, cpu: usize) -> Vec<(StackKind, Range<KVirtAddr>)> {
+        let areas = self.shape.of_cpu(self.memory, self.cpus, cpu);
+        let own = areas.into_iter().filter(|area| area.kind != StackKind::Task);
+        own.map(|area| (area.kind, KVirtAddr(area.start)..KVirtAddr(area.end))).collect()
+    }
+
     /// What could not be had, and why.
     #[must_use]
     pub fn gaps(&self) -> &[Gap] {

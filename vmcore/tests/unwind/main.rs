@@ -9,3 +9,5 @@ mod hostile;
 mod ram;
 #[cfg(test)]
 mod real;
+#[cfg(test)]
+mod slab;

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use vmcore::report::{
-    Blocked, Confidence, Finding, KernelModule, Lock, LogLine, Panic, PanicKind, Report, Severity, Task,
-    TaskRef, WaitEdge,
+    Blocked, Confidence, Culprit, Event, FaultRegister, Finding, Instruction, KernelModule, Lock, LogLine,
+    Operand, Panic, PanicKind, Report, Severity, Task, TaskRef, WaitEdge,
 };
 
 use super::{csp, page};
@@ -28,6 +28,39 @@ fn hostile() -> Report {
         cpu: Some(0),
         task: Some(TaskRef { pid: Some(1), comm: Some(evil.clone()), kaddr: None }),
         backtrace: Vec::new(),
+        fault_address: None,
+        instruction: Some(Instruction {
+            text: evil.clone(),
+            symbol: Some(evil.clone()),
+            note: Some(evil.clone()),
+            operands: vec![Operand {
+                text: evil.clone(),
+                points_to: Some(evil.clone()),
+                ..Operand::default()
+            }],
+            ..Instruction::default()
+        }),
+        registers: vec![FaultRegister {
+            name: "rax".into(),
+            value: vmcore::report::Address(0),
+            points_to: Some(evil.clone()),
+        }],
+        culprit: Some(Culprit {
+            task: None,
+            module: Some(evil.clone()),
+            function: Some(evil.clone()),
+            confidence: Confidence::Hint,
+            because: evil.clone(),
+        }),
+        first_bad_line: Some(evil.clone()),
+    });
+    report.events.push(Event {
+        kind: "oops".into(),
+        count: 1,
+        first_s: Some(1.0),
+        last_s: None,
+        functions: vec![evil.clone()],
+        line: evil.clone(),
     });
     report.modules.push(KernelModule { name: evil.clone(), ..KernelModule::default() });
     report.tasks.push(Task {

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use maud::{Markup, html};
 use serde_json::Value;
-use vmcore::report::{Finding, Report, TaskRef};
+use vmcore::report::{CodeLine, Finding, Panic, Report, TaskRef};
 
 use super::text::show;
 use super::{View, generic};
+use crate::output::report::operand_words;
 
 /// What happened, in one line.
 pub(super) fn headline(report: &Report) -> String {
@@ -38,7 +39,8 @@ pub(super) fn part(view: &View<'_>) -> Markup {
             } @else if let Some(panic) = &report.panic {
                 h1 { span.kind { (panic.kind.word()) } " " (show(&panic.message)) }
                 (who(view))
-                (generic::members(view.get("/panic"), &["kind", "message", "cpu", "task", "backtrace"]))
+                (generic::members(view.get("/panic"), &["kind", "message", "cpu", "task", "backtrace", "instruction", "registers", "culprit"]))
+                (scene(panic))
             } @else if report.log.records.is_some() {
                 h1 { span.kind { "no panic" } " The log shows no panic" }
                 p { "This is a dump of a running or a hung machine." }
@@ -77,8 +79,44 @@ fn who(view: &View<'_>) -> Markup {
             }
             @if let Some(task) = &panic.task { dt { "Who" } dd { (show(&task_words(task))) } }
             @if let Some(cpu) = panic.cpu { dt { "CPU" } dd { (cpu) } }
+            @if let Some(culprit) = &panic.culprit {
+                dt { "From" }
+                dd { @if let Some(function) = &culprit.function { code { (show(function)) } " " }
+                    @if let Some(module) = &culprit.module { "in module " code { (show(module)) } " " }
+                    @if let Some(task) = &culprit.task { "run by " (show(&task_words(task))) " " }
+                    "(" (culprit.confidence.word()) ": " (show(&culprit.because)) ")" }
+            }
         }
     }
+}
+
+/// The instruction with those around it, and the registers.
+fn scene(panic: &Panic) -> Markup {
+    html! {
+        @if let Some(code) = &panic.instruction {
+            h3 { "Instruction" @if code.source == "log" { " (by the log's Code: line)" } }
+            pre {
+                @for line in &code.before { (code_line("   ", line)) }
+                (code_line("=> ", &CodeLine { pc: code.pc, bytes: code.bytes.clone(), text: code.text.clone() }))
+                @for line in &code.after { (code_line("   ", line)) }
+            }
+            @for operand in &code.operands { p { (show(&operand_words(operand))) } }
+            @if let Some(note) = &code.note { p { (show(note)) } }
+        }
+        @if !panic.registers.is_empty() {
+            details { summary { "Registers" }
+                table { tbody { @for register in &panic.registers {
+                    tr { th scope="row" { (show(&register.name)) } td { code { (format!("{:#018x}", register.value.0)) } }
+                        td { @if let Some(what) = &register.points_to { (show(what)) } } }
+                } } }
+            }
+        }
+    }
+}
+
+fn code_line(mark: &str, line: &CodeLine) -> Markup {
+    let at = line.pc.map(|pc| format!("{:#x}  ", pc.0)).unwrap_or_default();
+    html! { (mark) (at) (format!("{:<30}", line.bytes)) " " (show(&line.text)) "\n" }
 }
 
 fn finding(finding: &Finding, value: &Value) -> Markup {

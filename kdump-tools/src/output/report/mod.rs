@@ -2,11 +2,14 @@
 
 mod blocked;
 mod devices;
+mod fault;
 mod frames;
 mod io;
 mod memory;
 mod modules;
 mod tasks;
+
+pub(super) use fault::operand_words;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -25,6 +28,8 @@ use crate::output::table::{Facts, wrap};
 const CALLERS: usize = 6;
 /// CPUs that are shown; a machine with more would push the rest off the screen.
 const CPUS: usize = 8;
+/// Kinds of earlier events that an overview shows.
+const EVENTS: usize = 6;
 /// Columns for a dump's name in the list of many.
 const NAME: usize = 32;
 /// Lines of the log that are shown before the panic's message.
@@ -147,6 +152,7 @@ impl Page {
                 if let Some(place) = panic_place(panic) {
                     let _ = writeln!(out, "       {place}");
                 }
+                self.scene_in_short(&mut out, panic);
                 out
             }
             None if report.log.records.is_some() => {
@@ -166,6 +172,7 @@ impl Page {
             self.waits(report),
             self.cpus(report),
             self.trace(report),
+            self.events(report, EVENTS),
             self.blocked_tasks(report),
             self.log(report),
         ]
@@ -175,7 +182,8 @@ impl Page {
     /// All of one part.
     fn whole(&self, section: Section, report: &Report) -> String {
         match section {
-            Section::Panic => self.trace(report),
+            Section::Panic => format!("{}{}", self.scene(report), self.trace(report)),
+            Section::Events => self.events(report, usize::MAX),
             Section::Log => self.whole_log(report),
             Section::Cpus => self.whole_cpus(report),
             Section::Tasks => self.task_table(report),

@@ -15,7 +15,8 @@ const PROCESSES: usize = 32;
 /// `PAGE_SIZE` where VMCOREINFO does not tell: `x86_64` has no other.
 const PAGE: u64 = 4096;
 
-fn source<'a>(context: &Context<'a>) -> Source<'a, 'a> {
+/// What the readers of memory management need.
+pub(super) fn source<'a>(context: &Context<'a>) -> Source<'a, 'a> {
     Source {
         memory: context.memory,
         description: context.description,

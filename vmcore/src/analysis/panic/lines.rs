@@ -59,6 +59,32 @@ pub(super) fn task_in_brackets(line: &str) -> Option<(String, i64)> {
     Some((name.to_owned(), pid.parse().ok()?))
 }
 
+/// The task of `INFO: task NAME:PID blocked for more than 120 seconds.` The name may hold colons.
+pub(super) fn hung_task(line: &str) -> Option<(String, i64)> {
+    let rest = line.strip_prefix("INFO: task ").or_else(|| line.strip_prefix("INFO: TASK "))?;
+    let (who, _) = rest.rsplit_once(" blocked for more than")?;
+    let (comm, pid) = who.rsplit_once(':')?;
+    Some((comm.to_owned(), pid.parse().ok()?))
+}
+
+/// Where `BUG()` or `WARN()` stands, by the line that it prints: `kernel BUG at FILE:LINE!`, `WARNING: CPU: 1 PID: 2 at FILE:LINE f+0x1/0x2`,
+/// since 6.19 `WARNING: FILE:LINE at f+0x1/0x2`. With it, which of the two it was.
+pub(super) fn source_place(line: &str) -> Option<(&'static str, String)> {
+    let is_place = |text: &str| {
+        text.rsplit_once(':').is_some_and(|(file, line)| !file.is_empty() && line.parse::<u32>().is_ok())
+    };
+    let bug = line.strip_prefix("kernel BUG at ").or_else(|| line.strip_prefix("Kernel BUG at "));
+    if let Some(rest) = bug {
+        let place = rest.trim_end().trim_end_matches('!');
+        return is_place(place).then(|| ("BUG()", place.to_owned()));
+    }
+    let rest = line.strip_prefix("WARNING: ")?;
+    let candidates = [rest.split_once(" at ").map(|(_, place)| place), Some(rest)];
+    let word = |text: &str| text.split_ascii_whitespace().next().unwrap_or_default().to_owned();
+    let mut places = candidates.into_iter().flatten().map(word);
+    places.find(|place| is_place(place)).map(|place| ("WARN()", place))
+}
+
 /// Where the instruction pointer is, of a line `RIP: 0010:f+0x1/0x2` (with addresses in brackets before 4.11), `EIP is at …` or, on arm64, `pc : …`.
 /// `None` for one of user space.
 pub(super) fn instruction(line: &str) -> Option<Frame> {
@@ -185,6 +211,24 @@ mod tests {
             instruction("RIP: 0010:lkdtm_BUG+0x5/0x10 [lkdtm]").unwrap().module.as_deref(),
             Some("lkdtm")
         );
+    }
+
+    #[test]
+    fn a_hung_task_s_name_may_hold_colons() {
+        let line = "INFO: task kworker/1:2:412 blocked for more than 120 seconds.";
+        assert_eq!(hung_task(line), Some(("kworker/1:2".to_owned(), 412)));
+        assert_eq!(hung_task("INFO: task"), None);
+    }
+
+    #[test]
+    fn bug_and_warn_tell_where_they_stand() {
+        let place = |line: &str| source_place(line).map(|(what, place)| format!("{what} {place}"));
+        assert_eq!(place("kernel BUG at lib/list_debug.c:53!").as_deref(), Some("BUG() lib/list_debug.c:53"));
+        let line = "WARNING: CPU: 1 PID: 153 at mm/slub.c:72 warn+0x11/0x20 [lab_fail]";
+        assert_eq!(place(line).as_deref(), Some("WARN() mm/slub.c:72"));
+        let line = "WARNING: mm/slub.c:72 at warn+0x11/0x20, CPU#1: sh/153";
+        assert_eq!(place(line).as_deref(), Some("WARN() mm/slub.c:72"));
+        assert_eq!(place("WARNING: something"), None);
     }
 
     #[test]

@@ -4,11 +4,19 @@
 //! The earliest cause of the last incident names the kind, not the panic that an oops ends in. A kernel that
 //! oopsed or warned and went on has not panicked.
 
+mod code;
+mod culprit;
+pub(super) mod events;
 mod lines;
+mod pointer;
+mod printed;
+pub(super) mod scene;
 mod words;
 
+pub use printed::{Printed, PrintedCode};
+
 use crate::kernel::printk::{Caller, KernelLog};
-use crate::report::{Frame, Panic, PanicKind, TaskRef};
+use crate::report::{Address, Frame, Panic, PanicKind, TaskRef};
 use words::{AfterOops, Word, word};
 
 /// How many lines after a cause are looked at for the CPU, the task and the trace.
@@ -17,6 +25,8 @@ const STORY_LINES: usize = 200;
 const SIGN_NS: u64 = 30_000_000_000;
 /// How far before a panic a sign of it can be, in lines.
 const SIGN_LINES: usize = 4000;
+/// Lines of a higher level (`KERN_WARNING`) tell of no trouble.
+const WARNING: u8 = 4;
 /// How many lines of evidence are kept.
 const MAX_EVIDENCE: usize = 12;
 /// How many frames of a trace are kept.
@@ -29,6 +39,8 @@ pub struct Evidence {
     pub seq: u64,
     /// Its time in nanoseconds since boot.
     pub ts_ns: Option<u64>,
+    /// Its level, 0 (emergency) to 7 (debug).
+    pub level: Option<u8>,
     /// The line.
     pub text: String,
 }
@@ -54,6 +66,12 @@ pub struct LoggedPanic {
     pub trace: Vec<Frame>,
     /// The lines from which this follows, oldest first.
     pub evidence: Vec<Evidence>,
+    /// The number of the record that the incident begins with.
+    pub first_seq: u64,
+    /// The registers and the code that were printed.
+    pub printed: Printed,
+    /// The CPUs that RCU waits for, of a stall.
+    pub stalled: Vec<u32>,
 }
 
 impl LoggedPanic {
@@ -66,7 +84,24 @@ impl LoggedPanic {
             kaddr: None,
         });
         let backtrace = self.instruction.iter().chain(&self.trace).cloned().collect();
-        Panic { kind: self.kind, message: self.message.clone(), cpu: self.cpu, task, backtrace }
+        Panic {
+            kind: self.kind,
+            message: self.message.clone(),
+            cpu: self.cpu,
+            task,
+            backtrace,
+            fault_address: self.fault_address().map(Address),
+            instruction: None,
+            registers: Vec::new(),
+            culprit: None,
+            first_bad_line: self.evidence.first().map(|line| line.text.clone()),
+        }
+    }
+
+    /// The address that the kernel could not use, by its own message.
+    #[must_use]
+    pub fn fault_address(&self) -> Option<u64> {
+        printed::fault_address(&self.message)
     }
 }
 
@@ -74,6 +109,7 @@ impl LoggedPanic {
 struct Line<'l> {
     seq: u64,
     ts_ns: Option<u64>,
+    level: Option<u8>,
     caller: Option<Caller>,
     text: std::borrow::Cow<'l, str>,
     word: Word,
@@ -103,7 +139,14 @@ fn kernel_lines(log: &KernelLog) -> Vec<Line<'_>> {
         for text in record.text.split(|b| *b == b'\n') {
             let text = String::from_utf8_lossy(text);
             let word = word(&text);
-            lines.push(Line { seq: record.seq, ts_ns: record.ts_ns, caller: record.caller, text, word });
+            lines.push(Line {
+                seq: record.seq,
+                ts_ns: record.ts_ns,
+                level: record.level,
+                caller: record.caller,
+                text,
+                word,
+            });
         }
     }
     lines
@@ -258,6 +301,9 @@ fn tell(lines: &[Line<'_>], cause_at: usize, panic_at: Option<usize>) -> LoggedP
         instruction: None,
         trace: Vec::new(),
         evidence: Vec::new(),
+        first_seq: 0,
+        printed: Printed::default(),
+        stalled: Vec::new(),
     };
     story(lines, story_at, &mut panic);
     if kind == PanicKind::SoftLockup || kind == PanicKind::HardLockup {
@@ -277,7 +323,11 @@ fn tell(lines: &[Line<'_>], cause_at: usize, panic_at: Option<usize>) -> LoggedP
             None => {}
         }
     }
+    if kind == PanicKind::RcuStall {
+        panic.stalled = stalled(lines, cause_at);
+    }
     panic.evidence = evidence(lines, &[Some(cause_at), Some(kind_at), panic_at]);
+    panic.first_seq = panic.evidence.iter().map(|line| line.seq).min().unwrap_or_default();
     panic
 }
 
@@ -323,6 +373,9 @@ fn story(lines: &[Line<'_>], from: usize, panic: &mut LoggedPanic) {
         if panic.instruction.is_none() && !traced {
             panic.instruction = lines::instruction(text);
         }
+        if !in_trace && !traced {
+            panic.printed.read(text);
+        }
         if text.trim_start().starts_with("Call Trace:") || text.trim_start().starts_with("Call trace:") {
             in_trace = !traced;
             continue;
@@ -341,6 +394,19 @@ fn story(lines: &[Line<'_>], from: usize, panic: &mut LoggedPanic) {
     }
 }
 
+/// The CPUs of a stall: the lines behind its first begin with a CPU's number and a few marks (`rcu: \t1-....: (885 ticks this GP)`).
+fn stalled(lines: &[Line<'_>], cause_at: usize) -> Vec<u32> {
+    let mut found = Vec::new();
+    for line in lines.iter().skip(cause_at.saturating_add(1)).take(STORY_LINES) {
+        let text = line.text.strip_prefix("rcu:").unwrap_or(&line.text).trim_start();
+        let Some((number, rest)) = text.split_once('-') else { continue };
+        if rest.starts_with(['.', '!', '?', 'O', 'o', 'N', 'D']) && rest.contains(" this GP") {
+            found.extend(number.parse::<u32>().ok().filter(|cpu| !found.contains(cpu)));
+        }
+    }
+    found
+}
+
 /// The lines that matter, in order: the cause, what the kernel printed just before it, the panic.
 fn evidence(lines: &[Line<'_>], marks: &[Option<usize>]) -> Vec<Evidence> {
     let mut at: Vec<usize> = marks.iter().flatten().copied().collect();
@@ -350,8 +416,12 @@ fn evidence(lines: &[Line<'_>], marks: &[Option<usize>]) -> Vec<Evidence> {
             .rev()
             .find(|i| lines.get(*i).is_some_and(|l| l.text.starts_with("------------[ cut here ]")));
         // What is wrong is said right before that line («list_del corruption. …»), or between it and the BUG.
-        let first =
-            cut_here.map(|i| i.saturating_sub(usize::from(in_one_go(lines, i.saturating_sub(1), cause))));
+        // What is no trouble by its level only happens to stand there.
+        let tells = |i: usize| {
+            in_one_go(lines, i, cause)
+                && lines.get(i).is_some_and(|l| l.level.is_none_or(|level| level <= WARNING))
+        };
+        let first = cut_here.map(|i| i.saturating_sub(usize::from(tells(i.saturating_sub(1)))));
         at.extend(first.into_iter().flat_map(|i| i..cause).filter(|i| Some(*i) != cut_here));
     }
     at.sort_unstable();
@@ -359,7 +429,7 @@ fn evidence(lines: &[Line<'_>], marks: &[Option<usize>]) -> Vec<Evidence> {
     at.truncate(MAX_EVIDENCE);
     at.into_iter()
         .filter_map(|i| lines.get(i))
-        .map(|l| Evidence { seq: l.seq, ts_ns: l.ts_ns, text: l.text.trim_end().to_owned() })
+        .map(|l| Evidence { seq: l.seq, ts_ns: l.ts_ns, level: l.level, text: l.text.trim_end().to_owned() })
         .collect()
 }
 

@@ -5,7 +5,7 @@ use crate::kernel::printk::{Generation, LogRecord, LostRecords};
 use crate::kernel::walk::WalkEnd;
 
 /// A log of lines as dmesg prints them: `[    1.000000] text`. One without a time has that of the line before it.
-fn log_of(text: &str) -> KernelLog {
+pub(super) fn log_of(text: &str) -> KernelLog {
     let mut records: Vec<LogRecord> = Vec::new();
     for (seq, line) in (0_u64..).zip(text.lines().filter(|l| !l.is_empty())) {
         let stamped = line.strip_prefix('[').and_then(|rest| rest.split_once("] "));

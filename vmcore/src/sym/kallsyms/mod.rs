@@ -255,6 +255,16 @@ impl Kallsyms {
         self.get(first).filter(|s| s.size.is_none_or(|size| address.0.saturating_sub(nearest) < size))
     }
 
+    /// The per-CPU variable that an address belongs to, before a CPU's offset is added.
+    #[must_use]
+    pub fn per_cpu_at(&self, variable: KVirtAddr) -> Option<Symbol> {
+        let after = self.addresses.partition_point(|a| *a <= variable.0);
+        let nearest = *self.addresses.get(after.checked_sub(1)?)?;
+        let first = self.addresses.partition_point(|a| *a < nearest);
+        self.get(first)
+            .filter(|s| s.per_cpu && s.size.is_none_or(|size| variable.0.saturating_sub(nearest) < size))
+    }
+
     /// The symbols at exactly this address: one, or several aliases.
     #[must_use]
     pub fn aliases(&self, address: KVirtAddr) -> Vec<Symbol> {
