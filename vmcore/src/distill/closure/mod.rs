@@ -32,22 +32,38 @@ const FILES: u64 = 1 << 16;
 /// `__init_begin` to `__init_end` was given back after boot.
 const DATA: &[(&str, &str)] = &[
     ("_sdata", "_edata"),
-    ("_sdata", "__init_begin"),
     ("__bss_start", "_end"),
     ("__start_ro_after_init", "__end_ro_after_init"),
+    // The way into the unwind tables: where the unwinder here has found a frame, crash finds it too.
+    ("orc_lookup", "orc_lookup_end"),
 ];
 
 /// Constants that readers take from the dump even where they have a vmlinux, and how much of them: crash compares `linux_banner` with
 /// its vmlinux's before it believes either.
-const PROOFS: &[(&str, u64)] =
-    &[("linux_banner", 512), ("mt_slots", 16), ("mt_pivots", 16), ("pageflag_names", 1024)];
+const PROOFS: &[(&str, u64)] = &[
+    ("linux_banner", 512),
+    ("mt_slots", 16),
+    ("mt_pivots", 16),
+    ("pageflag_names", 1024),
+    // crash looks at how these functions begin, and disassembles this one to know how much of the stack it takes.
+    ("sys_open", 32),
+    ("__x64_sys_open", 32),
+    ("sys_fork", 32),
+    ("__x64_sys_fork", 32),
+    ("sys_read", 32),
+    ("__x64_sys_read", 32),
+    ("vfs_read", 32),
+    ("do_futex", 32),
+    ("schedule", 512),
+    ("__schedule", 16384),
+];
 
 /// What a vmlinux has as well: readers that have one take it from there, and the analyses have read what they need.
 const CONSTANTS: &[(&str, &str)] = &[
     ("__start_rodata", "__end_rodata"),
+    ("_sdata", "__init_begin"),
     ("__start_orc_unwind_ip", "__stop_orc_unwind_ip"),
     ("__start_orc_unwind", "__stop_orc_unwind"),
-    ("orc_lookup", "orc_lookup_end"),
     ("__start_BTF", "__stop_BTF"),
 ];
 
@@ -132,6 +148,7 @@ impl<'a> Closure<'a> {
         }
         if level >= Level::Standard {
             self.page_array_whole(level);
+            self.block_inodes();
         }
         self.page_structs();
         self.note(Reason::PageStructs);

@@ -3,6 +3,7 @@
 use super::super::Level;
 use super::Closure;
 use crate::addr::KVirtAddr;
+use crate::kernel::list;
 use crate::kernel::percpu::PerCpu;
 use crate::kernel::xarray::{self, Entry};
 use crate::mem::PhysicalMemory;
@@ -112,6 +113,23 @@ impl Closure<'_> {
             if let Some(list) = self.pointer("device_private", device, "knode_bus.n_klist") {
                 self.touch(KVirtAddr(list.0 & !1), self.size("subsys_private"));
             }
+        }
+    }
+
+    /// The inodes of block devices: crash's `kmem -i` counts buffers by them.
+    pub(super) fn block_inodes(&self) {
+        let (types, symbols) = (&self.description.types, &self.description.symbols);
+        let Some(Ok(sb)) = symbols.address("blockdev_superblock").map(|at| self.memory.read_ptr(at)) else { return };
+        let offset = |of: &str, member: &str| {
+            types.structure(of).ok()?.member(member).ok().map(crate::sym::btf::Member::offset)
+        };
+        let (Some(head), Some(inside)) = (offset("super_block", "s_inodes"), offset("inode", "i_sb_list")) else {
+            return;
+        };
+        let Some(head) = sb.checked_add(head) else { return };
+        let bytes = self.size("inode");
+        for node in list::walk(self.memory, head, self.limits.walk_items).items {
+            self.touch(KVirtAddr(node.0.saturating_sub(inside)), bytes);
         }
     }
 
