@@ -1,6 +1,7 @@
 //! What foreign readers want of a kernel, beside what the analyses here read.
 
 mod readers;
+mod unwind_tables;
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -130,6 +131,8 @@ impl<'a> Closure<'a> {
         let tasks = task::read(self.memory, &self.description, &per_cpu, self.limits);
         self.tasks(&tasks.tasks);
         self.note(Reason::Tasks);
+        self.unwind_tables(&self.stacks(&tasks.tasks));
+        self.note(Reason::UnwindTables);
         self.what_readers_begin_with(&per_cpu);
         self.note(Reason::Readers);
         self.modules();
@@ -215,7 +218,7 @@ impl<'a> Closure<'a> {
         let types = &self.description.types;
         let size = |name: &str| types.structure(name).ok().map(Struct::size);
         let task = size("task_struct").unwrap_or(STACK);
-        let stack = size("thread_union").unwrap_or(STACK).clamp(STACK, LARGEST_STACK);
+        let stack = self.stack_size();
         let credentials = size("cred").unwrap_or(0);
         let mm = size("mm_struct").unwrap_or(0);
         for one in tasks {
