@@ -22,6 +22,9 @@ use crate::xlat::KernelMemory;
 const PIECE: u64 = 1 << 30;
 /// Per-CPU units are never larger than this on `x86_64`.
 const UNIT: u64 = 4 << 20;
+/// What of a per-CPU unit follows the fixed part: `PERCPU_MODULE_RESERVE` and `PERCPU_DYNAMIC_RESERVE` with lockdep
+/// (`include/linux/percpu.h`), and what is lost to rounding.
+const DYNAMIC: u64 = 68 << 10;
 /// `THREAD_SIZE` where the types do not tell.
 const STACK: u64 = 16 << 10;
 /// No stack is larger: `THREAD_SIZE` with KASAN is 64 KiB.
@@ -203,8 +206,8 @@ impl<'a> Closure<'a> {
         let ends = symbols.address("__per_cpu_start").zip(symbols.address("__per_cpu_end"));
         let fixed = ends.map_or(0, |(start, end)| end.0.saturating_sub(start.0));
         let unit = Variables::new(self.memory, symbols).u32("pcpu_unit_size").map_or(0, u64::from);
-        // The parts of a unit are there that are mapped: the first chunk's dynamic part follows the fixed one.
-        let bytes = fixed.max(unit).min(UNIT);
+        // The rest of a unit was given back, and is anybody's memory.
+        let bytes = fixed.saturating_add(DYNAMIC).min(fixed.max(unit)).min(UNIT);
         let Some((start, _)) = ends else { return per_cpu };
         for cpu in per_cpu.possible() {
             if let Ok(at) = per_cpu.address(start, *cpu) {

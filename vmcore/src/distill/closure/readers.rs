@@ -19,6 +19,8 @@ const BLOCKS: usize = 1 << 15;
 const SMALL_ARRAY: u64 = 64 << 20;
 /// Stacks that the interrupt stack table can name.
 const STACKS: u64 = 7;
+/// States that have a word (`task_state_array`, `fs/proc/array.c`): nine in 6.1.
+const STATES: u64 = 12;
 /// `EXCEPTION_STKSZ` with KASAN.
 const EXCEPTION_STACK: u64 = 32 << 10;
 
@@ -28,6 +30,19 @@ impl Closure<'_> {
         self.nodes();
         self.memory_blocks();
         self.exception_stacks(per_cpu);
+        self.words_for_states();
+    }
+
+    /// The words for the states of tasks: without them crash takes idle kernel threads for stuck ones.
+    fn words_for_states(&self) {
+        let Some(array) = self.description.symbols.address("task_state_array") else { return };
+        self.touch(array, STATES.saturating_mul(8));
+        for number in 0..STATES {
+            let slot = KVirtAddr(array.0.saturating_add(number.saturating_mul(8)));
+            if let Ok(text) = self.memory.read_ptr(slot) {
+                self.touch(text, 32);
+            }
+        }
     }
 
     fn size(&self, of: &str) -> u64 {
