@@ -224,7 +224,7 @@ fn io(waits: &Waits<'_>) -> Option<Finding> {
         format!("{tasks} waited for storage, or a server behind it, for {} or longer.", seconds(NEWS));
     let mut finding = Finding::new("KD-HANG-IO", severity, Confidence::Likely, title);
     finding.evidence.extend(long.iter().take(LINES).map(|one| {
-        let text = one.why.text().unwrap_or_default();
+        let text = one.what().unwrap_or_default();
         format!("{} has waited for {text} for {}", named(one.task), seconds(one.seconds()))
     }));
     let finding = finding

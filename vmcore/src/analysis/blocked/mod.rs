@@ -3,6 +3,7 @@
 mod findings;
 mod flush;
 mod graph;
+mod object;
 mod place;
 mod what;
 
@@ -11,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use rayon::prelude::*;
 
 use super::cpus::Registers;
+use super::memory;
 use super::parts::{Clock, Context, Part};
 use super::tasks as words;
 use crate::addr::KVirtAddr;
@@ -47,6 +49,8 @@ struct Waiting<'a> {
     name: Option<String>,
     /// The work that it waits for, where it waits for one.
     flushed: Option<flush::Flushed>,
+    /// What stands behind a wait without an owner, in words.
+    object: Option<String>,
 }
 
 impl Waiting<'_> {
@@ -63,6 +67,9 @@ impl Waiting<'_> {
     fn lock_words(&self) -> String {
         if let Some(flushed) = &self.flushed {
             return flushed.words.clone();
+        }
+        if let Some(object) = &self.object {
+            return object.clone();
         }
         match (&self.wait, &self.name) {
             (Some(wait), Some(name)) => format!("{} {name} ({})", wait.kind.name(), wait.lock),
@@ -83,7 +90,13 @@ impl Waiting<'_> {
 
     /// A person's words for what it waits for.
     fn what(&self) -> Option<String> {
-        self.flushed.as_ref().map(|flushed| flushed.words.clone()).or_else(|| self.why.text())
+        if let Some(flushed) = &self.flushed {
+            return Some(flushed.words.clone());
+        }
+        match (self.why.text(), &self.object) {
+            (Some(text), Some(object)) => Some(format!("{text}: {object}")),
+            (text, object) => text.or_else(|| object.clone()),
+        }
     }
 }
 
@@ -140,6 +153,7 @@ fn find<'a>(context: &Context<'a>, clock: &Clock) -> (Waits<'a>, bool) {
     let mut next: Vec<&Task> = context.tasks.tasks.iter().filter(is_blocked).collect();
     let mut stopped = false;
     let works = flush::Works::new(context);
+    let objects = object::Objects::new(context);
     for round in 0..ROUNDS {
         seen.extend(next.iter().map(|task| task.kaddr));
         let asked: Vec<(&Task, Vec<String>, what::Wait, Vec<Candidate>)> = next
@@ -177,7 +191,9 @@ fn find<'a>(context: &Context<'a>, clock: &Clock) -> (Waits<'a>, bool) {
                 Some(_) => None,
                 None => wait.as_ref().and_then(|wait| place::name(context, wait)),
             };
-            waiting.push(Waiting { task, symbols: names, why, wait, owner, sure, name, flushed });
+            let object = wait.as_ref().filter(|_| flushed.is_none());
+            let object = object.and_then(|wait| objects.told(&names, wait));
+            waiting.push(Waiting { object, task, symbols: names, why, wait, owner, sure, name, flushed });
         }
         next = owners.into_values().collect();
         if next.is_empty() {

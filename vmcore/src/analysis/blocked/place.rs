@@ -78,6 +78,12 @@ fn object(context: &Context<'_>, wait: &Wait) -> Option<String> {
     Some(known.unwrap_or_else(|| format!("{:#x} bytes {of} at {}", found.offset, found.start)))
 }
 
+/// The slab object that a place is in: `0x98 bytes in an object of slab cache dentry at 0x…`.
+pub(super) fn slab(context: &Context<'_>, at: KVirtAddr) -> Option<String> {
+    let found = slab::identify(&memory::source(context), at).ok()??;
+    Some(format!("{:#x} bytes in an object of slab cache {} at {}", found.offset, found.cache, found.start))
+}
+
 /// True for caches whose objects are of no one type.
 fn general(cache: &str) -> bool {
     ["kmalloc-", "dma-kmalloc-", "malloc-"].iter().any(|start| cache.starts_with(start))

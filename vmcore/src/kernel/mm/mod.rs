@@ -48,6 +48,11 @@ impl<'a, 'm> Source<'a, 'm> {
         found.map_err(|why| why.to_string())
     }
 
+    /// Where a member begins, of whatever type it is; `None` where the types don't tell.
+    pub(crate) fn slot_offset(&self, of: &str, path: &str) -> Option<u64> {
+        Some(self.types().structure(of).ok()?.member(path).ok()?.offset())
+    }
+
     pub(crate) fn number(&self, at: KVirtAddr, slot: &Slot) -> Result<u64, String> {
         read_number(self.memory, at, slot).map_err(|why| why.to_string())
     }

@@ -12,7 +12,7 @@ use crate::kernel::list;
 
 /// Lists at most; kernels have one for each CPU, up to 128.
 const NODES: u32 = 4096;
-/// `VM_VM_AREA`: before 5.4 (kernel commit 688fcbfc06e4) the list also held areas without a user, told by this flag.
+/// `VM_VM_AREA`: before 5.4 the list also held areas without a user, told by this flag.
 const HAS_USER: u64 = 4;
 
 /// What one caller took.
@@ -71,13 +71,14 @@ fn fill(source: &Source<'_, '_>, found: &mut Areas) -> Result<(), String> {
     let node = source.slot("vmap_area", &["list"])?.offset();
     let user = source.slot("vmap_area", &["vm"])?;
     let flags = source.slot("vmap_area", &["flags"]).ok();
-    // Since 5.4 the flags are of other meaning (kernel commit 869176a09606, 6.3), and what is in the list is in use.
+    // Since 5.4 the flags are of other meaning, and what is in the list is in use.
     let told =
         flags.filter(|_| source.types().structure("vmap_area").is_ok_and(|s| !s.has("subtree_max_size")));
     let size = source.slot("vm_struct", &["size"])?;
     let pages = source.slot("vm_struct", &["nr_pages"])?;
     let mapped = source.slot("vm_struct", &["pages"])?;
     let caller = source.slot("vm_struct", &["caller"])?;
+    let (start, own_start) = (source.slot("vmap_area", &["va_start"])?, source.slot("vm_struct", &["addr"])?);
     let mut by_caller: BTreeMap<Option<String>, Caller> = BTreeMap::new();
     let mut lost = 0_u64;
     let mut first = None;
@@ -101,6 +102,9 @@ fn fill(source: &Source<'_, '_>, found: &mut Areas) -> Result<(), String> {
                 if vm.is_null() {
                     // Space for `vm_map_ram`, which keeps no caller.
                     return Ok(None);
+                }
+                if source.number(at, &start)? != source.number(vm, &own_start)? {
+                    return Err(format!("the vm_struct at {vm} is that of another area"));
                 }
                 let has_pages = source.number(vm, &mapped)? != 0;
                 let own = if has_pages { source.bytes(source.number(vm, &pages)?) } else { 0 };
