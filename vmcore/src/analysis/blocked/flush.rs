@@ -73,8 +73,11 @@ impl<'c, 'a> Works<'c, 'a> {
         for pool in &all.pools {
             for worker in &pool.workers {
                 // The first barrier behind a work that runs is the first that the worker will run next.
-                let Some(before) = before(&worker.scheduled, work, function) else { continue };
-                let target = before.or(worker.current.as_ref())?;
+                let target = match before(&worker.scheduled, work, function) {
+                    Before::Elsewhere => continue,
+                    Before::Nothing => worker.current.as_ref()?,
+                    Before::Work(target) => target,
+                };
                 let runs = worker.current.as_ref().is_some_and(|current| current.kaddr == target.kaddr);
                 let who = self.named(worker.task);
                 let how = if runs { "runs" } else { "is to run next" };
@@ -83,17 +86,20 @@ impl<'c, 'a> Works<'c, 'a> {
                     ..self.of_work(target, barrier, &format!("which {who} {how}"))
                 });
             }
-            if let Some(before) = before(&pool.pending, work, function) {
-                return Some(self.of_work(
-                    before?,
-                    barrier,
-                    &format!("which no worker has taken: {}", state(pool)),
-                ));
+            match before(&pool.pending, work, function) {
+                Before::Elsewhere => {}
+                Before::Nothing => return None,
+                Before::Work(target) => {
+                    let state = format!("which no worker has taken: {}", state(pool));
+                    return Some(self.of_work(target, barrier, &state));
+                }
             }
         }
-        let inactive = |queue: &WorkQueue| before(&queue.inactive, work, function).flatten().cloned();
-        let target = all.queues.iter().find_map(inactive)?;
-        Some(self.of_work(&target, barrier, "which waits until less of its workqueue is active"))
+        let target = all.queues.iter().find_map(|queue| match before(&queue.inactive, work, function) {
+            Before::Work(target) => Some(target),
+            Before::Elsewhere | Before::Nothing => None,
+        })?;
+        Some(self.of_work(target, barrier, "which waits until less of its workqueue is active"))
     }
 
     fn of_work(&self, target: &Work, barrier: KVirtAddr, state: &str) -> Flushed {
@@ -132,7 +138,7 @@ impl<'c, 'a> Works<'c, 'a> {
             .pools
             .iter()
             .flat_map(|pool| &pool.workers)
-            .filter(|worker| worker.current.as_ref().filter(of_queue).is_some())
+            .filter(|worker| worker.current.as_ref().is_some_and(|work| of_queue(&work)))
             .map(|worker| worker.task)
             .collect();
         let waiting = all.pools.iter().map(|pool| pool.pending.iter().filter(of_queue).count());
@@ -169,10 +175,21 @@ fn state(pool: &WorkerPool) -> String {
     format!("pool {}{cpu} has {all} workers, {idle} of them idle", pool.id)
 }
 
-/// Where a barrier is in a list: the work before it that is no barrier. `None` where it is not in the list.
-fn before(list: &[Work], barrier: KVirtAddr, function: KVirtAddr) -> Option<Option<&Work>> {
-    let place = list.iter().position(|work| work.kaddr == barrier)?;
-    Some(list.get(..place).unwrap_or_default().iter().rev().find(|work| work.function != function))
+/// Whose a barrier in a list is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before<'w> {
+    /// The barrier is not in the list.
+    Elsewhere,
+    /// No work is before it but other barriers.
+    Nothing,
+    /// The last work before it that is no barrier.
+    Work(&'w Work),
+}
+
+fn before(list: &[Work], barrier: KVirtAddr, function: KVirtAddr) -> Before<'_> {
+    let Some(place) = list.iter().position(|work| work.kaddr == barrier) else { return Before::Elsewhere };
+    let works = list.get(..place).unwrap_or_default().iter().rev();
+    works.clone().find(|work| work.function != function).map_or(Before::Nothing, Before::Work)
 }
 
 #[cfg(test)]
@@ -185,25 +202,22 @@ mod tests {
         Work { kaddr: KVirtAddr(kaddr), function: KVirtAddr(function), queue: None }
     }
 
-    fn found(list: &[Work], at: u64) -> Option<Option<u64>> {
-        before(list, KVirtAddr(at), BARRIER).map(|before| before.map(|work| work.kaddr.0))
-    }
-
     #[test]
     fn a_barrier_is_of_the_last_work_before_it_whatever_barriers_are_between() {
         let list = [work(1, 7), work(2, 7), work(3, 0xb), work(4, 0xb), work(5, 7)];
-        assert_eq!(found(&list, 3), Some(Some(2)));
-        assert_eq!(found(&list, 4), Some(Some(2)));
+        let [_, second, ..] = &list;
+        assert_eq!(before(&list, KVirtAddr(3), BARRIER), Before::Work(second));
+        assert_eq!(before(&list, KVirtAddr(4), BARRIER), Before::Work(second));
     }
 
     #[test]
     fn a_barrier_with_no_work_before_it_is_of_what_the_worker_runs() {
-        assert_eq!(found(&[work(3, 0xb), work(4, 7)], 3), Some(None));
+        assert_eq!(before(&[work(3, 0xb), work(4, 7)], KVirtAddr(3), BARRIER), Before::Nothing);
     }
 
     #[test]
     fn what_is_not_in_the_list_is_not_of_it() {
-        assert_eq!(found(&[work(3, 0xb)], 9), None);
-        assert_eq!(found(&[], 9), None);
+        assert_eq!(before(&[work(3, 0xb)], KVirtAddr(9), BARRIER), Before::Elsewhere);
+        assert_eq!(before(&[], KVirtAddr(9), BARRIER), Before::Elsewhere);
     }
 }

@@ -6,6 +6,7 @@ use crate::analysis::parts::Context;
 use crate::kernel::lock::Wait;
 use crate::kernel::slab;
 use crate::kernel::task::Task;
+use crate::kernel::value::read_text;
 use crate::sym::btf::{Kind, Struct, Type};
 
 /// How deep structs lie in one another.
@@ -68,20 +69,40 @@ fn object(context: &Context<'_>, wait: &Wait) -> Option<String> {
     let found = slab::identify(&memory::source(context), wait.lock).ok()??;
     let free = if found.allocated == Some(false) { ", which is FREE," } else { "" };
     let of = format!("in an object of slab cache {}{free}", found.cache);
+    if let Some(name) = super_block(context, wait, found.start, found.offset) {
+        return Some(name);
+    }
     let known = types_of(&found.cache).find_map(|name| {
         let layout = context.description.types.structure(&name).ok()?;
         // The name is a guess: the type must fit, and hold such a lock at that very place.
         let fits = layout.size() <= found.object_size && !general(&found.cache);
         let path = member(layout, found.offset, wait.kind.structure()).filter(|_| fits)?;
-        Some(format!("{name}->{path} {of} at {}", found.start))
+        Some(format!("{name}->{path} {of} at {:#x}", found.start.0))
     });
-    Some(known.unwrap_or_else(|| format!("{:#x} bytes {of} at {}", found.offset, found.start)))
+    Some(known.unwrap_or_else(|| format!("{:#x} bytes {of} at {:#x}", found.offset, found.start.0)))
+}
+
+/// A mounted filesystem, which has no slab cache of its own: its root directory names it in turn.
+fn super_block(context: &Context<'_>, wait: &Wait, at: KVirtAddr, inside: u64) -> Option<String> {
+    let source = memory::source(context);
+    let layout = context.description.types.structure("super_block").ok()?;
+    let path = member(layout, inside, wait.kind.structure())?;
+    let root = KVirtAddr(source.member(at, "super_block", &["s_root"]).ok()?);
+    if source.member(root, "dentry", &["d_sb"]).ok()? != at.0 {
+        return None;
+    }
+    let name = at.checked_add(source.slot_offset("super_block", "s_id")?)?;
+    let name = read_text(context.memory, name, 32).ok()?;
+    Some(format!("super_block->{path} of {name} at {:#x}", at.0))
 }
 
 /// The slab object that a place is in: `0x98 bytes in an object of slab cache dentry at 0x…`.
 pub(super) fn slab(context: &Context<'_>, at: KVirtAddr) -> Option<String> {
     let found = slab::identify(&memory::source(context), at).ok()??;
-    Some(format!("{:#x} bytes in an object of slab cache {} at {}", found.offset, found.cache, found.start))
+    Some(format!(
+        "{:#x} bytes in an object of slab cache {} at {:#x}",
+        found.offset, found.cache, found.start.0
+    ))
 }
 
 /// True for caches whose objects are of no one type.

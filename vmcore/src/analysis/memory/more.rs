@@ -36,7 +36,7 @@ fn nodes(zones: &[zone::Zone]) -> Vec<report::MemoryNode> {
                 last.free = add(last.free, zone.free);
             }
             None => {
-                found.push(report::MemoryNode { node: zone.node, managed: zone.managed, free: zone.free })
+                found.push(report::MemoryNode { node: zone.node, managed: zone.managed, free: zone.free });
             }
         }
     }
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     fn zone(node: u64, managed: Option<u64>, free: Option<u64>) -> zone::Zone {
-        zone::Zone { node, managed, free, ..zone::Zone::default() }
+        zone::Zone { node, free, managed, ..zone::Zone::default() }
     }
 
     #[test]
