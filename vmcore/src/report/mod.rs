@@ -34,7 +34,9 @@ pub use identity::{Completeness, DumpInfo, KernelInfo, Symbols, Taint};
 pub use info::{FrameRange, INFO_SCHEMA, Info, NoteCount, SplitPart, SplitSet};
 pub use io::{BlockDetail, BlockRequest, ControlGroup, MountDetail, NetDetail, OpenFile, Socket};
 pub use kernel_work::{CpuTimers, PendingTimer, Work, WorkQueue, Worker, WorkerPool};
-pub use memory::{Memory, Oom, ProcessMemory, SlabCache, Zone};
+pub use memory::{
+    HugeNode, HugePool, Memory, MemoryNode, Oom, ProcessMemory, SlabCache, SwapDevice, VmallocCaller, Zone,
+};
 pub use signature::{SIGNATURE_VERSION, Signature};
 pub use state::{
     Blocked, Cpu, Frame, FrameTrust, Lock, LogLine, LogReport, Panic, PanicKind, Task, TaskRef, WaitEdge,

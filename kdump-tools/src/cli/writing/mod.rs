@@ -222,14 +222,17 @@ impl Writing<'_> {
 
     fn options(&self, part: Option<Range<u64>>) -> Options {
         let form = if self.shape.elf { Form::Elf } else { Form::Kdump(self.shape.codec(self.codec)) };
-        Options { form, level: self.level, effort: self.effort, jobs: self.shape.jobs(), verify: !self.shape.no_verify, part }
+        Options {
+            form,
+            level: self.level,
+            effort: self.effort,
+            jobs: self.shape.jobs(),
+            verify: !self.shape.no_verify,
+            part,
+        }
     }
 
-    fn write(
-        &self,
-        part: Option<Range<u64>>,
-        sink: &mut dyn write::Sink,
-    ) -> Result<Written, WriteError> {
+    fn write(&self, part: Option<Range<u64>>, sink: &mut dyn write::Sink) -> Result<Written, WriteError> {
         let direct = self.kernel.facts().page_offset;
         let watch = (&self.context.cancel, self.progress as &dyn vmcore::progress::Progress);
         write::write(self.dump, self.classes, self.texts, direct, &self.options(part), sink, watch)
