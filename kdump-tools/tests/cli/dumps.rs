@@ -152,8 +152,15 @@ fn triage_says_what_happened_first_and_what_it_did_not_look_at_last() {
     assert!(ran.stdout.starts_with("PANIC (sysrq): "), "{}", ran.stdout);
     let place =
         |words: &str| ran.stdout.find(words).unwrap_or_else(|| panic!("{words:?} is not in {}", ran.stdout));
-    let order = ["kernel: ", "dump: ", "CPUs\n", "Log, around the panic\n", "What it means, and what to do\n", "Not looked at\n"]
-        .map(place);
+    let order = [
+        "What it means, and what to do\n",
+        "kernel: ",
+        "dump: ",
+        "CPUs\n",
+        "Log, around the panic\n",
+        "Not looked at\n",
+    ]
+    .map(place);
     assert!(order.is_sorted(), "{}", ran.stdout);
     assert!(ran.stdout.contains("critical  KD-PANIC-SYSRQ (certain)"), "{}", ran.stdout);
 }
