@@ -18,7 +18,7 @@ use vmcore::format::vmcoreinfo::Vmcoreinfo;
 use vmcore::kernel::{Kernel, Options as KernelOptions};
 use vmcore::limits::Limits;
 use vmcore::progress::{Cancel, Quiet};
-use vmcore::write::{Effort, FileSink, FlatSink, Form, Options, Texts, Written, cut, write};
+use vmcore::write::{FileSink, FlatSink, Form, Options, Texts, Written, cut, write};
 use vmcore::{Dump, OpenOptions, PageState, PhysicalMemory};
 
 fn real() -> Dump {
@@ -43,7 +43,7 @@ fn classes(dump: &Dump, number: u8) -> Classes {
 }
 
 fn options(form: Form, number: u8) -> Options {
-    Options { form, level: level(number), effort: Effort::Fast, jobs: 3, verify: true, part: None }
+    Options { jobs: 3, ..Options::new(form, level(number)) }
 }
 
 fn put(dump: &Dump, classes: &Classes, options: &Options, path: &Path, flat: bool) -> Written {

@@ -91,22 +91,32 @@ pub(super) fn write(
     watch: (&Cancel, &dyn Progress),
 ) -> Result<Written, WriteError> {
     let plan = Plan::new(dump, texts, classes.kept.count(frames.clone()));
+    let mut room = options.limit.map(|limit| limit.saturating_sub(plan.data_at));
     bitmaps(&plan, classes, sink)?;
     let mut descs = Run::new(plan.descs_at);
     let mut data = Run::new(plan.data_at);
     let mut written = Written::default();
     let zero = desc(plan.data_at, plan.page_size, Codec::Raw);
-    let drop_zeros = options.level.drops_zeros();
+    let drop_zeros = options.level.drops_zeros() || options.share_zeros;
     if drop_zeros {
+        room = room.map(|room| room.saturating_sub(plan.page_size));
         let page = vec![0; usize::try_from(plan.page_size).unwrap_or(0)];
         data.add(&page, sink)?;
     }
     let runs = classes.kept.runs(frames.clone());
     pipeline::run(dump, runs, codec, drop_zeros, options, watch, |batch| {
         let mut at = data.end();
+        let bytes = u64::try_from(batch.bytes.len()).unwrap_or(u64::MAX);
+        let full = room.is_some_and(|room| room < bytes);
+        room = room.map(|room| if full { 0 } else { room.saturating_sub(bytes) });
         for page in &batch.pages {
             written.pages = written.pages.saturating_add(1);
             match page {
+                Stored::Bytes(..) if full => {
+                    written.pages = written.pages.saturating_sub(1);
+                    written.cut_off = written.cut_off.saturating_add(1);
+                    descs.add(&[0; 24], sink)?;
+                }
                 Stored::Zero => {
                     written.zero_pages = written.zero_pages.saturating_add(1);
                     descs.add(&zero, sink)?;
@@ -125,7 +135,7 @@ pub(super) fn write(
                 }
             }
         }
-        data.add_long(&batch.bytes, sink)
+        if full { Ok(()) } else { data.add_long(&batch.bytes, sink) }
     })?;
     descs.flush(sink)?;
     let erased_at = data.end();
@@ -134,7 +144,7 @@ pub(super) fn write(
     }
     data.flush(sink)?;
     written.bytes = data.end();
-    let incomplete = written.unreadable > 0 || classes.lost > 0;
+    let incomplete = written.unreadable > 0 || written.cut_off > 0 || classes.lost > 0;
     headers(dump, &plan, texts, codec, options, &frames, erased_at, incomplete, sink)?;
     sink.finish(written.bytes).map_err(WriteError::at(written.bytes))?;
     Ok(written)
