@@ -92,6 +92,10 @@ pub(super) fn write(
 ) -> Result<Written, WriteError> {
     let plan = Plan::new(dump, texts, classes.kept.count(frames.clone()));
     let mut room = options.limit.map(|limit| limit.saturating_sub(plan.data_at));
+    if !sink.has_holes() {
+        // A stream may be cut: what arrived can be read with headers that came first, and call it incomplete.
+        headers(dump, &plan, texts, codec, options, &frames, 0, true, sink)?;
+    }
     bitmaps(&plan, classes, sink)?;
     let mut descs = Run::new(plan.descs_at);
     let mut data = Run::new(plan.data_at);
@@ -254,7 +258,7 @@ fn headers(
         field(&mut sub, 48, &notes_at.to_le_bytes());
         field(&mut sub, 56, &u64::try_from(texts.notes.len()).unwrap_or(0).to_le_bytes());
     }
-    if let Some(erased) = &texts.erased {
+    if let Some(erased) = texts.erased.as_ref().filter(|_| erased_at > 0) {
         field(&mut sub, 64, &erased_at.to_le_bytes());
         field(&mut sub, 72, &u64::try_from(erased.len()).unwrap_or(0).to_le_bytes());
     }
