@@ -7,7 +7,7 @@ use vmcore::filter::{self, Classes, Level};
 use vmcore::format::Codec;
 use vmcore::kernel::{self, Kernel};
 use vmcore::limits::Limits;
-use vmcore::mem::{Dump, OpenOptions};
+use vmcore::mem::{Dump, OpenOptions, PhysicalMemory};
 use vmcore::progress::Cancel;
 use vmcore::write::{Effort, Form, Reuse, Texts};
 
@@ -129,6 +129,12 @@ impl Run for Args {
         }
         if dump.vmcoreinfo_raw().is_none() && texts.vmcoreinfo.is_some() && self.to != To::Raw {
             context.output.note("the source has no VMCOREINFO; the one found in its memory was put in");
+        }
+        let holes = dump.end_pfn().0.saturating_sub(classes.ram.len());
+        if self.to == To::Raw && holes > 0 {
+            context.output.note(&format!(
+                "{holes} pages below the end of memory are none that the source speaks of: they read as zeros"
+            ));
         }
         let two = kernel.two_kernels().and_then(|two| two.handed_over.as_ref());
         if two.is_some() && self.to != To::Raw {

@@ -27,8 +27,18 @@ fn report(host: &str, time: f64, names: &[&str]) -> Report {
         interrupted: false,
     };
     let backtrace = names.iter().map(frame).collect();
-    report.panic =
-        Some(Panic { kind: PanicKind::Bug, message: "x".into(), cpu: None, task: None, backtrace });
+    report.panic = Some(Panic {
+        kind: PanicKind::Bug,
+        message: "x".into(),
+        cpu: None,
+        task: None,
+        backtrace,
+        fault_address: None,
+        instruction: None,
+        registers: Vec::new(),
+        culprit: None,
+        first_bad_line: None,
+    });
     report.signature = vmcore::analysis::signature::of(&report);
     report
 }

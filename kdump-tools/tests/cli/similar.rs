@@ -20,8 +20,18 @@ fn report(path: &Path, host: &str, time: f64, names: &[&str]) {
         serde_json::from_value(frame).unwrap()
     };
     let backtrace = names.iter().map(frame).collect();
-    report.panic =
-        Some(Panic { kind: PanicKind::Bug, message: "x".into(), cpu: None, task: None, backtrace });
+    report.panic = Some(Panic {
+        kind: PanicKind::Bug,
+        message: "x".into(),
+        cpu: None,
+        task: None,
+        backtrace,
+        fault_address: None,
+        instruction: None,
+        registers: Vec::new(),
+        culprit: None,
+        first_bad_line: None,
+    });
     report.signature = vmcore::analysis::signature::of(&report);
     fs::write(path, serde_json::to_string(&report).unwrap()).unwrap();
 }
