@@ -15,15 +15,19 @@ const DESC: u64 = 24;
 /// Bytes that are gathered before they are put.
 const GATHER: usize = 256 << 10;
 
+/// Descriptors that are gathered for a stream: where it is cut, their pages are lost although they arrived.
+const GATHER_DESCS: usize = 16 << 10;
+
 /// Bytes that follow each other, gathered.
 struct Run {
     at: u64,
     bytes: Vec<u8>,
+    gather: usize,
 }
 
 impl Run {
-    fn new(at: u64) -> Self {
-        Self { at, bytes: Vec::with_capacity(GATHER) }
+    fn new(at: u64, gather: usize) -> Self {
+        Self { at, bytes: Vec::with_capacity(gather), gather }
     }
 
     fn end(&self) -> u64 {
@@ -32,12 +36,12 @@ impl Run {
 
     fn add(&mut self, bytes: &[u8], sink: &mut dyn Sink) -> Result<(), WriteError> {
         self.bytes.extend_from_slice(bytes);
-        if self.bytes.len() >= GATHER { self.flush(sink) } else { Ok(()) }
+        if self.bytes.len() >= self.gather { self.flush(sink) } else { Ok(()) }
     }
 
     /// Puts a long stretch without gathering it.
     fn add_long(&mut self, bytes: &[u8], sink: &mut dyn Sink) -> Result<(), WriteError> {
-        if bytes.len() < GATHER >> 2 {
+        if bytes.len() < self.gather >> 2 {
             return self.add(bytes, sink);
         }
         self.flush(sink)?;
@@ -97,8 +101,8 @@ pub(super) fn write(
         headers(dump, &plan, texts, codec, options, &frames, 0, true, sink)?;
     }
     bitmaps(&plan, classes, sink)?;
-    let mut descs = Run::new(plan.descs_at);
-    let mut data = Run::new(plan.data_at);
+    let mut descs = Run::new(plan.descs_at, if sink.has_holes() { GATHER } else { GATHER_DESCS });
+    let mut data = Run::new(plan.data_at, GATHER);
     let mut written = Written::default();
     let zero = desc(plan.data_at, plan.page_size, Codec::Raw);
     let drop_zeros = options.level.drops_zeros() || options.share_zeros;
