@@ -13,7 +13,7 @@ use vmcore::kernel::{self, Kernel};
 use vmcore::limits::Limits;
 use vmcore::mem::{Dump, OpenOptions, PhysicalMemory};
 use vmcore::progress::Cancel;
-use vmcore::write::{Effort, Texts};
+use vmcore::write::{Effort, Reuse, Texts};
 
 use super::writing::{self, Shape, Target, Writing};
 use super::{Context, Run};
@@ -61,8 +61,9 @@ impl Run for Args {
             ));
         }
         let dump = Dump::open(&self.source, &OpenOptions::default())?;
-        if let Some(Target::File(path)) = &target {
-            self.shape.check(path, &self.source)?;
+        let sources = [self.source.as_path()];
+        for path in target.iter().flat_map(Target::paths) {
+            self.shape.care.check(path, &sources)?;
         }
         let progress = context.output.display().piece(&self.source.display().to_string());
         let options = triage::Options::new("kdt", env!("CARGO_PKG_VERSION"));
@@ -84,11 +85,12 @@ impl Run for Args {
         texts.add(KDT_NOTE.0, KDT_NOTE.1, distill::words(self.level, env!("CARGO_PKG_VERSION")).as_bytes());
         let writing = Writing {
             shape: &self.shape,
-            codec: Codec::Zstd,
+            form: self.shape.form(Codec::Zstd),
+            reuse: Reuse::None,
             effort: Effort::Small,
-            source: &self.source,
+            sources: &sources,
             dump: &dump,
-            kernel: &kernel,
+            direct: kernel.facts().page_offset,
             classes: &classes,
             level: filter::Level::MAX,
             texts: &texts,

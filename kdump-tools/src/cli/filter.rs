@@ -9,7 +9,7 @@ use vmcore::format::Codec;
 use vmcore::kernel::{self, Kernel};
 use vmcore::limits::Limits;
 use vmcore::mem::{Dump, OpenOptions, PhysicalMemory};
-use vmcore::write::{Effort, Texts};
+use vmcore::write::{Effort, Form, Reuse, Texts};
 
 use super::writing::{self, Done, Shape, Target, Writing};
 use super::{Context, Run};
@@ -43,6 +43,9 @@ pub struct Args {
     /// Say what would be written, and write nothing
     #[arg(long)]
     dry_run: bool,
+    /// One file of a split set, as makedumpfile takes their names
+    #[arg(long, value_name = "FILE", hide = true, conflicts_with_all = ["target", "split", "part_size", "flattened", "elf", "limit"])]
+    into: Vec<PathBuf>,
     /// Taken for makedumpfile's sake: -q and -v say how much is said
     #[arg(long, value_name = "N", hide = true)]
     message_level: Option<u32>,
@@ -52,8 +55,9 @@ impl Run for Args {
     fn run(self, context: &Context) -> Outcome {
         let target = self.target()?;
         let dump = Dump::open(&self.source, &OpenOptions::default())?;
-        if let Some(Target::File(path)) = &target {
-            self.shape.check(path, &self.source)?;
+        let sources = [self.source.as_path()];
+        for path in target.iter().flat_map(Target::paths) {
+            self.shape.care.check(path, &sources)?;
         }
         let progress = context.output.display().piece(&self.source.display().to_string());
         let subject = Subject::new(&dump);
@@ -63,20 +67,24 @@ impl Run for Args {
         let mut levels = self.dump_level.iter().copied();
         let mut level = levels.next().unwrap_or(Level::MAX);
         loop {
-            let classes = self.classify(&dump, &kernel, level, context, &progress)?;
+            let mut classes = self.classify(&dump, &kernel, level, context, &progress)?;
             for note in &classes.notes {
                 context.output.warn(note);
             }
             let Some(target) = target.as_ref().filter(|_| !self.plan && !self.dry_run) else {
                 return self.tell_plan(&dump, &classes, level, context);
             };
+            if self.shape.form(Codec::Lzo) != Form::Elf {
+                classes.keep_missing();
+            }
             let writing = Writing {
                 shape: &self.shape,
-                codec: Codec::Lzo,
+                form: self.shape.form(Codec::Lzo),
+                reuse: Reuse::None,
                 effort: Effort::Fast,
-                source: &self.source,
+                sources: &sources,
                 dump: &dump,
-                kernel: &kernel,
+                direct: kernel.facts().page_offset,
                 classes: &classes,
                 level,
                 texts: &texts,
@@ -97,6 +105,9 @@ impl Run for Args {
 
 impl Args {
     fn target(&self) -> Result<Option<Target>, Failure> {
+        if !self.into.is_empty() {
+            return Ok(Some(Target::Set(self.into.clone())));
+        }
         match Target::named(self.target.as_deref(), &self.shape) {
             Some(target) => Ok(Some(target)),
             None if self.plan || self.dry_run => Ok(None),

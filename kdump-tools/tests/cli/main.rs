@@ -9,6 +9,7 @@
 
 mod bad_input;
 mod check;
+mod convert;
 mod debuginfo;
 mod dumps;
 mod examples;

@@ -15,15 +15,19 @@ const DESC: u64 = 24;
 /// Bytes that are gathered before they are put.
 const GATHER: usize = 256 << 10;
 
+/// Descriptors that are gathered for a stream: where it is cut, their pages are lost although they arrived.
+const GATHER_DESCS: usize = 16 << 10;
+
 /// Bytes that follow each other, gathered.
 struct Run {
     at: u64,
     bytes: Vec<u8>,
+    gather: usize,
 }
 
 impl Run {
-    fn new(at: u64) -> Self {
-        Self { at, bytes: Vec::with_capacity(GATHER) }
+    fn new(at: u64, gather: usize) -> Self {
+        Self { at, bytes: Vec::with_capacity(gather), gather }
     }
 
     fn end(&self) -> u64 {
@@ -32,12 +36,12 @@ impl Run {
 
     fn add(&mut self, bytes: &[u8], sink: &mut dyn Sink) -> Result<(), WriteError> {
         self.bytes.extend_from_slice(bytes);
-        if self.bytes.len() >= GATHER { self.flush(sink) } else { Ok(()) }
+        if self.bytes.len() >= self.gather { self.flush(sink) } else { Ok(()) }
     }
 
     /// Puts a long stretch without gathering it.
     fn add_long(&mut self, bytes: &[u8], sink: &mut dyn Sink) -> Result<(), WriteError> {
-        if bytes.len() < GATHER >> 2 {
+        if bytes.len() < self.gather >> 2 {
             return self.add(bytes, sink);
         }
         self.flush(sink)?;
@@ -91,22 +95,36 @@ pub(super) fn write(
     watch: (&Cancel, &dyn Progress),
 ) -> Result<Written, WriteError> {
     let plan = Plan::new(dump, texts, classes.kept.count(frames.clone()));
+    let mut room = options.limit.map(|limit| limit.saturating_sub(plan.data_at));
+    if !sink.has_holes() {
+        // A stream may be cut: what arrived can be read with headers that came first, and call it incomplete.
+        headers(dump, &plan, texts, codec, options, &frames, 0, true, sink)?;
+    }
     bitmaps(&plan, classes, sink)?;
-    let mut descs = Run::new(plan.descs_at);
-    let mut data = Run::new(plan.data_at);
+    let mut descs = Run::new(plan.descs_at, if sink.has_holes() { GATHER } else { GATHER_DESCS });
+    let mut data = Run::new(plan.data_at, GATHER);
     let mut written = Written::default();
     let zero = desc(plan.data_at, plan.page_size, Codec::Raw);
-    let drop_zeros = options.level.drops_zeros();
+    let drop_zeros = options.level.drops_zeros() || options.share_zeros;
     if drop_zeros {
+        room = room.map(|room| room.saturating_sub(plan.page_size));
         let page = vec![0; usize::try_from(plan.page_size).unwrap_or(0)];
         data.add(&page, sink)?;
     }
     let runs = classes.kept.runs(frames.clone());
     pipeline::run(dump, runs, codec, drop_zeros, options, watch, |batch| {
         let mut at = data.end();
+        let bytes = u64::try_from(batch.bytes.len()).unwrap_or(u64::MAX);
+        let full = room.is_some_and(|room| room < bytes);
+        room = room.map(|room| if full { 0 } else { room.saturating_sub(bytes) });
         for page in &batch.pages {
             written.pages = written.pages.saturating_add(1);
             match page {
+                Stored::Bytes(..) if full => {
+                    written.pages = written.pages.saturating_sub(1);
+                    written.cut_off = written.cut_off.saturating_add(1);
+                    descs.add(&[0; 24], sink)?;
+                }
                 Stored::Zero => {
                     written.zero_pages = written.zero_pages.saturating_add(1);
                     descs.add(&zero, sink)?;
@@ -125,7 +143,7 @@ pub(super) fn write(
                 }
             }
         }
-        data.add_long(&batch.bytes, sink)
+        if full { Ok(()) } else { data.add_long(&batch.bytes, sink) }
     })?;
     descs.flush(sink)?;
     let erased_at = data.end();
@@ -134,7 +152,7 @@ pub(super) fn write(
     }
     data.flush(sink)?;
     written.bytes = data.end();
-    let incomplete = written.unreadable > 0 || classes.lost > 0;
+    let incomplete = written.unreadable > 0 || written.cut_off > 0 || classes.lost > 0;
     headers(dump, &plan, texts, codec, options, &frames, erased_at, incomplete, sink)?;
     sink.finish(written.bytes).map_err(WriteError::at(written.bytes))?;
     Ok(written)
@@ -244,7 +262,7 @@ fn headers(
         field(&mut sub, 48, &notes_at.to_le_bytes());
         field(&mut sub, 56, &u64::try_from(texts.notes.len()).unwrap_or(0).to_le_bytes());
     }
-    if let Some(erased) = &texts.erased {
+    if let Some(erased) = texts.erased.as_ref().filter(|_| erased_at > 0) {
         field(&mut sub, 64, &erased_at.to_le_bytes());
         field(&mut sub, 72, &u64::try_from(erased.len()).unwrap_or(0).to_le_bytes());
     }

@@ -1,4 +1,4 @@
-//! Writes dumps: kdump-compressed and ELF, to files and as flattened streams.
+//! Writes dumps: kdump-compressed and ELF, to files and as flattened streams, and images of physical memory.
 //!
 //! [`write()`] takes the frames that are kept, reads, encodes and checks them on several threads, and gives them to a [`Sink`] in
 //! the order of their frames. The memory that it holds does not grow with the dump, but for a bit for each frame of it.
@@ -6,13 +6,16 @@
 
 mod codec;
 mod elf;
+mod image;
 mod kdump;
 mod lzo;
 mod pipeline;
+mod rearrange;
 mod sink;
 mod texts;
 
 pub use codec::{Effort, Encoder};
+pub use rearrange::{RearrangeError, Rearranged, rearrange};
 pub use sink::{FileSink, FlatSink, Sink};
 pub use texts::Texts;
 
@@ -40,6 +43,42 @@ pub struct Options {
     pub verify: bool,
     /// The frames of this part of a split set; `None` for a whole dump.
     pub part: Option<Range<u64>>,
+    /// Which pages are taken over in the form in which the source stores them.
+    pub reuse: Reuse,
+    /// Whether pages full of zeros share one place of a kdump although the level keeps them: each of them is still there.
+    pub share_zeros: bool,
+    /// The most bytes that a kdump may get: the pages for which there is no room are marked as missing.
+    pub limit: Option<u64>,
+}
+
+impl Options {
+    /// Pages of `level` in this form, encoded on one thread and verified.
+    #[must_use]
+    pub fn new(form: Form, level: Level) -> Self {
+        Self {
+            form,
+            level,
+            effort: Effort::default(),
+            jobs: 1,
+            verify: true,
+            part: None,
+            reuse: Reuse::default(),
+            share_zeros: false,
+            limit: None,
+        }
+    }
+}
+
+/// Which pages are taken over in the form in which the source stores them, instead of being encoded anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reuse {
+    /// None.
+    #[default]
+    None,
+    /// Those that are stored in the codec that is asked for.
+    SameCodec,
+    /// All of them.
+    All,
 }
 
 /// The forms of a dump.
@@ -49,6 +88,8 @@ pub enum Form {
     Kdump(Codec),
     /// ELF.
     Elf,
+    /// Physical memory from its first byte on, and nothing else: what is missing reads as zeros.
+    Image,
 }
 
 /// What was written.
@@ -65,6 +106,8 @@ pub struct Written {
     pub unreadable: u64,
     /// Why the first of them can't be read.
     pub first_unreadable: Option<String>,
+    /// Frames for which [`Options::limit`] left no room: the output says that they are missing.
+    pub cut_off: u64,
 }
 
 /// Why a dump can't be written.
@@ -123,6 +166,7 @@ pub fn write(
     match options.form {
         Form::Kdump(codec) => kdump::write(dump, classes, texts, codec, frames, options, sink, watch),
         Form::Elf => elf::write(dump, classes, texts, direct, frames, options, sink, watch),
+        Form::Image => image::write(dump, classes, frames, options, sink, watch),
     }
 }
 
