@@ -43,7 +43,15 @@ fn classes(dump: &Dump, number: u8) -> Classes {
 }
 
 fn options(form: Form, number: u8) -> Options {
-    Options { form, level: level(number), effort: Effort::Fast, jobs: 3, verify: true, part: None }
+    Options {
+        form,
+        level: level(number),
+        effort: Effort::Fast,
+        jobs: 3,
+        verify: true,
+        part: None,
+        blanks: None,
+    }
 }
 
 fn put(dump: &Dump, classes: &Classes, options: &Options, path: &Path, flat: bool) -> Written {

@@ -18,12 +18,14 @@ pub use texts::Texts;
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::addr::KVirtAddr;
 use crate::filter::{Classes, Level};
 use crate::format::Codec;
 use crate::mem::{Dump, PhysicalMemory};
 use crate::progress::{Cancel, Progress};
+use crate::scrub::Blanks;
 
 /// What is to be written.
 #[derive(Clone, Debug)]
@@ -40,6 +42,8 @@ pub struct Options {
     pub verify: bool,
     /// The frames of this part of a split set; `None` for a whole dump.
     pub part: Option<Range<u64>>,
+    /// What is erased of each page before it is encoded.
+    pub blanks: Option<Arc<Blanks>>,
 }
 
 /// The forms of a dump.

@@ -71,7 +71,7 @@ pub(super) fn run(
                     if cancel.is_cancelled() {
                         return;
                     }
-                    fill(dump, page_size, drop_zeros, options.verify, &mut encoder, &mut batch);
+                    fill(dump, page_size, drop_zeros, options, &mut encoder, &mut batch);
                     if done.send((number, batch)).is_err() {
                         return;
                     }
@@ -148,7 +148,7 @@ fn fill(
     dump: &Dump,
     page_size: usize,
     drop_zeros: bool,
-    verify: bool,
+    options: &Options,
     encoder: &mut Encoder,
     batch: &mut Batch,
 ) {
@@ -168,6 +168,10 @@ fn fill(
                 batch.pages.push(Stored::Unreadable(why.to_string()));
                 continue;
             }
+            // Before anything else: what is proven below is the page as it is written.
+            if let Some(blanks) = &options.blanks {
+                blanks.apply(pfn, page);
+            }
             if drop_zeros && is_zero(page) {
                 batch.pages.push(Stored::Zero);
                 continue;
@@ -175,7 +179,7 @@ fn fill(
             let start = batch.bytes.len();
             let codec = encoder.encode(page, &mut batch.bytes);
             let stored = batch.bytes.get(start..).unwrap_or_default();
-            if verify
+            if options.verify
                 && batch.wrong.is_none()
                 && let Err(why) = encoder.prove(codec, stored, page)
             {

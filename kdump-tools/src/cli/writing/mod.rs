@@ -4,19 +4,23 @@
 //! digested as it goes by.
 
 mod disk;
+pub(super) mod scrub;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use vmcore::filter::{Classes, Level};
 use vmcore::format::Codec;
 use vmcore::kernel::Kernel;
 use vmcore::mem::{Dump, PhysicalMemory};
+use vmcore::report::CanarySearch;
 use vmcore::write::{self, Effort, FlatSink, Form, Options, Texts, WriteError, Written};
 
+use self::scrub::{Scrub, Scrubbing};
 use super::Context;
 use crate::exit::{Exit, Failure, io_exit, plain_io};
 use crate::output::progress::Piece;
@@ -62,6 +66,8 @@ pub(super) struct Shape {
     /// Do not decode and compare what is written
     #[arg(long)]
     no_verify: bool,
+    #[command(flatten)]
+    pub(super) scrubbing: Scrubbing,
 }
 
 /// Where the output goes.
@@ -146,6 +152,8 @@ pub(super) struct Done {
     pub(super) bytes: u64,
     /// Its SHA-256, in hexadecimal digits.
     pub(super) digest: String,
+    /// What was found when it was read back; `None` where it was not.
+    pub(super) proof: Option<CanarySearch>,
 }
 
 /// One writing.
@@ -168,6 +176,8 @@ pub(super) struct Writing<'a> {
     pub(super) level: Level,
     /// What the dump says beside its pages.
     pub(super) texts: &'a Texts,
+    /// What is erased, and what must not be there.
+    pub(super) scrub: Option<&'a Scrub>,
     /// The streams.
     pub(super) context: &'a Context,
     /// Who is told.
@@ -222,14 +232,19 @@ impl Writing<'_> {
 
     fn options(&self, part: Option<Range<u64>>) -> Options {
         let form = if self.shape.elf { Form::Elf } else { Form::Kdump(self.shape.codec(self.codec)) };
-        Options { form, level: self.level, effort: self.effort, jobs: self.shape.jobs(), verify: !self.shape.no_verify, part }
+        let blanks = self.scrub.map(|scrub| Arc::clone(&scrub.plan.blanks));
+        Options {
+            form,
+            level: self.level,
+            effort: self.effort,
+            jobs: self.shape.jobs(),
+            verify: !self.shape.no_verify,
+            part,
+            blanks,
+        }
     }
 
-    fn write(
-        &self,
-        part: Option<Range<u64>>,
-        sink: &mut dyn write::Sink,
-    ) -> Result<Written, WriteError> {
+    fn write(&self, part: Option<Range<u64>>, sink: &mut dyn write::Sink) -> Result<Written, WriteError> {
         let direct = self.kernel.facts().page_offset;
         let watch = (&self.context.cancel, self.progress as &dyn vmcore::progress::Progress);
         write::write(self.dump, self.classes, self.texts, direct, &self.options(part), sink, watch)
@@ -251,6 +266,16 @@ impl Writing<'_> {
         let written = written.map_err(|why| Self::failed(&path.display().to_string(), why))?;
         synced.map_err(|e| failure(&e))?;
         let digest = disk::sync_and_digest(file).map_err(|e| failure(&e))?;
+        // The name comes behind the proof: what still holds a secret never gets it.
+        let proof = match self.scrub {
+            Some(scrub) => Some(scrub.prove(
+                temporary.path(),
+                &path.display().to_string(),
+                self.context,
+                self.progress,
+            )?),
+            None => None,
+        };
         let bytes = if flat { file.metadata().map_err(|e| failure(&e))?.len() } else { written.bytes };
         temporary.persist(path).map_err(|e| failure(&e.error))?;
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -258,7 +283,7 @@ impl Writing<'_> {
         side.push(".sha256");
         crate::output::file::write(Path::new(&side), &format!("{digest}  {name}\n"), &[self.source])?;
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| failure(&e))?;
-        Ok(Done { name: path.display().to_string(), written, bytes, digest })
+        Ok(Done { name: path.display().to_string(), written, bytes, digest, proof })
     }
 
     fn stream(&self) -> Result<Done, Failure> {
@@ -273,7 +298,7 @@ impl Writing<'_> {
             )
         })?;
         let digest = hex(&out.hash.finalize());
-        Ok(Done { name: "stdout".into(), written, bytes: out.bytes, digest })
+        Ok(Done { name: "stdout".into(), written, bytes: out.bytes, digest, proof: None })
     }
 
     fn failed(name: &str, why: WriteError) -> Failure {
