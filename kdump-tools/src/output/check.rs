@@ -58,6 +58,11 @@ pub fn text(check: &Check, width: usize, painter: Painter) -> String {
     }
     if let Some(search) = &check.canaries {
         facts.row("canaries", canaries(search, page_size, painter));
+        facts.maybe(
+            "found",
+            (search.in_headers > 0)
+                .then(|| format!("{} in names and notes of the header", search.in_headers)),
+        );
         for hit in search.hits.iter().take(SHOWN) {
             let CanaryHit { canary, pfn, offset } = hit;
             facts.row(

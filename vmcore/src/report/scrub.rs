@@ -83,6 +83,9 @@ pub struct CanarySearch {
     pub unreadable: u64,
     /// How often one of the texts is there.
     pub count: u64,
+    /// How many of them are beside the pages: in names, notes and texts of the dump's headers.
+    #[serde(default)]
+    pub in_headers: u64,
     /// The first places, by frame.
     pub hits: Vec<CanaryHit>,
 }

@@ -33,6 +33,8 @@ pub(super) struct Eraser<'a, 'm> {
     accounts: Vec<Account>,
     samples: Vec<Canary>,
     sampled: usize,
+    /// False for what may be anybody's: left in freed objects.
+    pub(super) sampling: bool,
 }
 
 impl<'a, 'm> Eraser<'a, 'm> {
@@ -52,6 +54,7 @@ impl<'a, 'm> Eraser<'a, 'm> {
             accounts: Vec::new(),
             samples: Vec::new(),
             sampled: 0,
+            sampling: true,
         }
     }
 
@@ -187,7 +190,10 @@ impl<'a, 'm> Eraser<'a, 'm> {
     /// Keeps the beginning of what is erased, where it is long and varied enough that nothing else looks like it.
     fn sample(&mut self, at: PhysAddr, len: u64) {
         let Some(what) = self.accounts.last().map(|account| account.what) else { return };
-        if self.sampled >= SAMPLES || matches!(what, What::User | What::Strings | What::Names) {
+        if !self.sampling
+            || self.sampled >= SAMPLES
+            || matches!(what, What::User | What::Strings | What::Names)
+        {
             return;
         }
         let mut bytes = vec![0; usize::try_from(len.min(SAMPLE)).unwrap_or(0)];

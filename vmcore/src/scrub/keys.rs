@@ -20,6 +20,7 @@ pub(super) fn erase(eraser: &mut Eraser<'_, '_>) -> Result<(), String> {
         Ok(root) => root,
         Err(why)
             if source.description.symbols.kernel().is_some()
+                && source.types().kernel().is_some()
                 && !source.types().structure("key").is_ok_and(|s| s.has("serial")) =>
         {
             // A kernel without CONFIG_KEYS has neither.

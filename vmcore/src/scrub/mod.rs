@@ -125,6 +125,18 @@ impl Wanted {
         self.what.is_empty() && self.patterns.is_empty()
     }
 
+    /// Erases the texts and patterns in what a dump says beside its pages. True where one was there.
+    pub fn erase_in(&self, bytes: &mut [u8]) -> bool {
+        let hits: Vec<_> =
+            self.patterns.iter().flat_map(|pattern| pattern.hits(bytes).collect::<Vec<_>>()).collect();
+        for hit in &hits {
+            if let Some(bytes) = bytes.get_mut(hit.clone()) {
+                bytes.fill(FILL);
+            }
+        }
+        !hits.is_empty()
+    }
+
     fn all(&self) -> impl Iterator<Item = What> {
         let wants =
             |what: &What| self.what.contains(what) || (*what == What::Strings && !self.patterns.is_empty());
@@ -212,6 +224,7 @@ pub fn plan(
         left_out.push(user::leave_out(dump, kernel, &source, classes, (cancel, progress)));
     }
     let mut eraser = Eraser::new(source, &classes.kept, dump, cancel);
+    let mut freed = false;
     for what in wanted.all() {
         eraser.begin(what);
         if let (Some(why), true) = (&cpus, what != What::Strings) {
@@ -230,14 +243,16 @@ pub fn plan(
         if let Err(why) = done {
             eraser.trouble("all of it", &why);
         }
+        // Once for all whose objects come from these caches: in the account of the first.
+        if matches!(what, What::Keys | What::Net | What::Tty)
+            && !std::mem::replace(&mut freed, true)
+            && let Err(why) = slabs::erase_free(&mut eraser)
+        {
+            eraser.trouble("freed objects", &why);
+        }
         if cancel.is_cancelled() {
             eraser.trouble("the rest", "it was interrupted");
         }
-    }
-    if [What::Keys, What::Net, What::Tty].iter().any(|what| wanted.what.contains(what))
-        && let Err(why) = slabs::erase_free(&mut eraser)
-    {
-        eraser.trouble("freed objects", &why);
     }
     eraser.finish()
 }

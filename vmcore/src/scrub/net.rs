@@ -26,12 +26,12 @@ pub(super) fn erase(eraser: &mut Eraser<'_, '_>) -> Result<(), String> {
     if plain.is_empty() {
         return Err("there is no slab cache skbuff_head_cache".into());
     }
-    let pairs = named("skbuff_fclone_cache");
-    if pairs.is_empty() {
-        eraser.trouble(
-            "buffers of TCP",
-            "their slab cache skbuff_fclone_cache is not in the list: it was merged with another",
-        );
+    let pairs = pairs(eraser, &caches);
+    let merged = pairs.is_some_and(|cache| {
+        eraser.member(cache.kaddr, "kmem_cache", &["refcount"]).is_ok_and(|users| users > 1)
+    });
+    if pairs.is_none() {
+        eraser.trouble("buffers of TCP", "their slab cache is not known");
     }
     let ready = ready(eraser);
     slabs::each(eraser, &plain, |eraser, pages| {
@@ -43,13 +43,14 @@ pub(super) fn erase(eraser: &mut Eraser<'_, '_>) -> Result<(), String> {
             buffer(eraser, skb);
         }
     })?;
+    let pairs: Vec<&Cache> = pairs.into_iter().collect();
     slabs::each(eraser, &pairs, |eraser, pages| {
         let Some((free, _)) = pages.free(&source) else {
             return eraser.trouble("a slab of socket buffers", "which of them are free can't be told");
         };
         let free: BTreeSet<KVirtAddr> = free.into_iter().collect();
         for pair in pages.objects().filter(|pair| !free.contains(pair)) {
-            if let Err(why) = both(eraser, pair) {
+            if let Err(why) = both(eraser, pair, merged) {
                 eraser.trouble(&format!("the socket buffers at {pair}"), &why);
             }
         }
@@ -83,22 +84,37 @@ fn ready(eraser: &mut Eraser<'_, '_>) -> BTreeSet<KVirtAddr> {
     found
 }
 
-/// A buffer and the place for its clone. Which of them is in use, only their common count tells, and at 1 it does not.
-fn both(eraser: &mut Eraser<'_, '_>, pair: KVirtAddr) -> Result<(), String> {
+/// The cache of buffers with a place for their clone. It is often merged with another of the same size, and then has that one's name.
+fn pairs<'c>(eraser: &Eraser<'_, '_>, caches: &'c [Cache]) -> Option<&'c Cache> {
+    let variables = eraser.source.variables();
+    let at = match variables.u64("skbuff_fclone_cache") {
+        Ok(at) => Some(at),
+        // Since 6.9 (kernel commit aa70d2d16f28).
+        Err(_) => variables
+            .address("net_hotdata")
+            .ok()
+            .and_then(|at| eraser.member(at, "net_hotdata", &["skbuff_fclone_cache"]).ok()),
+    };
+    caches.iter().find(|cache| Some(cache.kaddr.0) == at || cache.name == "skbuff_fclone_cache")
+}
+
+/// A buffer and the place for its clone, and how many of the two are in use. Of a cache that was merged, an object is believed to
+/// be one where it says so (`SKB_FCLONE_ORIG`) and its count and data make sense; the others are of another kind.
+fn both(eraser: &mut Eraser<'_, '_>, pair: KVirtAddr, merged: bool) -> Result<(), String> {
     let first = eraser.place(pair, "sk_buff_fclones", &["skb1"])?;
     let second = eraser.place(pair, "sk_buff_fclones", &["skb2"])?;
     let count = eraser.member(pair, "sk_buff_fclones", &["fclone_ref"])?;
-    let head = |skb: KVirtAddr| eraser.member(skb, "sk_buff", &["head"]);
-    let same = head(first)? == head(second)?;
-    let kind = eraser.member(second, "sk_buff", &["fclone"])?;
+    let kind = eraser.member(first, "sk_buff", &["fclone"])?;
+    if merged && (kind != 1 || !(1..=2).contains(&count) || check(eraser, first).is_err()) {
+        return Ok(());
+    }
     match count {
-        // Never cloned (SKB_FCLONE_UNAVAILABLE, SKB_FCLONE_ORIG are below SKB_FCLONE_CLONE), or both share their data.
-        1 if kind < 2 || same => buffer(eraser, first),
+        // One of the two is in use. Where that is the clone, it shares the first one's data, but for the rare one that got its own.
+        1 => buffer(eraser, first),
         2 => {
             buffer(eraser, first);
             buffer(eraser, second);
         }
-        1 => return Err("which of the two is in use can't be told".into()),
         _ => return Err(format!("they are used {count} times")),
     }
     Ok(())
@@ -111,14 +127,17 @@ fn buffer(eraser: &mut Eraser<'_, '_>, skb: KVirtAddr) {
     }
 }
 
-fn data(eraser: &mut Eraser<'_, '_>, skb: KVirtAddr, depth: u32) -> Result<(), String> {
+/// Where a buffer's data begins, its bytes, where its `skb_shared_info` is, and how many pages that has; `None` where it has no data.
+fn check(
+    eraser: &Eraser<'_, '_>,
+    skb: KVirtAddr,
+) -> Result<Option<(KVirtAddr, u64, KVirtAddr, u64)>, String> {
     let member = |name: &str| eraser.member(skb, "sk_buff", &[name]);
     let (head, end) = (KVirtAddr(member("head")?), member("end")?);
     // A message to a process's netlink socket may have none, and a buffer that is being made has none yet.
     if head.is_null() {
-        return Ok(());
+        return Ok(None);
     }
-    // A pointer on 32-bit kernels only.
     let start = member("data")?.checked_sub(head.0);
     if end > LINEAR || start.is_none_or(|start| start > end) {
         return Err(format!("its data can't begin where it does in {end} bytes"));
@@ -128,6 +147,15 @@ fn data(eraser: &mut Eraser<'_, '_>, skb: KVirtAddr, depth: u32) -> Result<(), S
     if count > FRAGS {
         return Err(format!("it claims {count} pages"));
     }
+    // The lower half counts who uses the data.
+    if eraser.member(shared, "skb_shared_info", &["dataref"])? & 0xffff == 0 {
+        return Err("nobody uses its data".into());
+    }
+    Ok(Some((head, end, shared, count)))
+}
+
+fn data(eraser: &mut Eraser<'_, '_>, skb: KVirtAddr, depth: u32) -> Result<(), String> {
+    let Some((head, end, shared, count)) = check(eraser, skb)? else { return Ok(()) };
     eraser.erase(head, end);
     for number in 0..count {
         let of = |names: [&str; 3]| {

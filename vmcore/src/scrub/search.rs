@@ -66,6 +66,8 @@ pub struct Found {
     pub hits: Vec<Hit>,
     /// How many there are.
     pub count: u64,
+    /// How many of them are in what the dump says beside its pages: names, notes, texts. They have no frame, and are not in `hits`.
+    pub in_headers: u64,
     /// Pages that were looked at.
     pub pages: u64,
     /// Pages that are there and can't be read: what they hold is not known.
@@ -91,11 +93,20 @@ pub fn search(dump: &Dump, canaries: &[Canary], watch: (&Cancel, &dyn Progress))
         frames.push(pfn.0..end.0);
         next = dump.next_present(end);
     }
+    let beside = headers(dump);
+    let in_headers = beside.iter().map(|bytes| any.hits(bytes).count()).sum::<usize>();
+    let in_headers = u64::try_from(in_headers).unwrap_or(u64::MAX);
     let swept = text::sweep(dump, frames.into_iter(), &[any], &|_, _| true, watch);
     let numbers: HashMap<&[u8], usize> =
         canaries.iter().enumerate().map(|(n, canary)| (canary.bytes(), n)).collect();
     let size = dump.page_size();
-    let mut found = Found { pages: swept.pages, unreadable: swept.unreadable, ..Found::default() };
+    let mut found = Found {
+        pages: swept.pages,
+        unreadable: swept.unreadable,
+        in_headers,
+        count: in_headers,
+        ..Found::default()
+    };
     for (at, len) in swept.hits.into_iter().flatten() {
         found.count = found.count.saturating_add(1);
         if found.hits.len() >= TOLD {
@@ -113,12 +124,31 @@ pub fn search(dump: &Dump, canaries: &[Canary], watch: (&Cancel, &dyn Progress))
     found
 }
 
+/// What a dump says beside its pages.
+fn headers(dump: &Dump) -> Vec<Vec<u8>> {
+    let facts = dump.facts();
+    let names = facts.utsname.iter().flat_map(|names| {
+        [&names.sysname, &names.nodename, &names.release, &names.version, &names.machine, &names.domainname]
+    });
+    let mut all: Vec<Vec<u8>> = names.map(|name| name.as_bytes().to_vec()).collect();
+    all.extend(dump.notes().iter().flat_map(|note| [note.name.as_bytes().to_vec(), note.desc.clone()]));
+    all.extend(dump.vmcoreinfo_raw().map(<[u8]>::to_vec));
+    all.extend(facts.erase_info.as_ref().map(|text| text.as_bytes().to_vec()));
+    all
+}
+
 /// The longest text of these bytes that is like no other; `None` where there is none.
 pub(super) fn distinctive(bytes: &[u8]) -> Option<&[u8]> {
-    let longest = bytes.split(|byte| *byte == 0).max_by_key(|text| text.len())?;
+    let longest =
+        bytes.split(|byte| *byte == 0).filter(|text| !is_path(text)).max_by_key(|text| text.len())?;
     let text = longest.get(..MOST.min(longest.len()))?;
     let different: BTreeSet<u8> = text.iter().copied().collect();
     (text.len() >= LEAST && different.len() >= DIFFERENT).then_some(text)
+}
+
+/// True for the name of a file: programs are called by theirs, and the kernel knows it in many places.
+fn is_path(text: &[u8]) -> bool {
+    text.starts_with(b"/") && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"/._+-".contains(byte))
 }
 
 /// Those of the samples that are no secret: the kernel's own text and constants have them, or its command line.
@@ -166,6 +196,7 @@ mod tests {
         assert_eq!(distinctive(b"\0\0SECRET_TOKEN=abc\0short\0"), Some(&b"SECRET_TOKEN=abc"[..]));
         assert_eq!(distinctive(b"PATH=/bin\0"), None);
         assert_eq!(distinctive(&[b'X'; 100]), None);
+        assert_eq!(distinctive(b"/usr/bin/some-program\0"), None, "a file's name is no secret");
         assert_eq!(distinctive(b""), None);
     }
 }

@@ -14,6 +14,13 @@ fn wanted(name: &str) -> bool {
 }
 
 pub(super) fn erase_free(eraser: &mut Eraser<'_, '_>) -> Result<(), String> {
+    eraser.sampling = false;
+    let done = free_objects(eraser);
+    eraser.sampling = true;
+    done
+}
+
+fn free_objects(eraser: &mut Eraser<'_, '_>) -> Result<(), String> {
     let source = eraser.source;
     let caches = all(eraser)?;
     let caches: Vec<&Cache> = caches.iter().filter(|cache| wanted(&cache.name)).collect();

@@ -109,6 +109,7 @@ impl Scrub {
         if context.cancel.is_cancelled() {
             return Err(Failure::interrupted());
         }
+        erase_beside(wanted, texts);
         for account in &plan.accounts {
             tell(account, context);
         }
@@ -144,19 +145,23 @@ impl Scrub {
         })?;
         let watch = (&context.cancel, progress as &dyn vmcore::progress::Progress);
         let found = proven(&self.canaries, scrub::search(&dump, &self.canaries, watch))?;
-        let Some(hit) = found.hits.first() else { return Ok(found) };
-        let canary = usize::try_from(hit.canary).ok().and_then(|number| self.canaries.get(number));
+        if found.count == 0 {
+            return Ok(found);
+        }
+        let first = found.hits.first().map(|hit| hit.canary);
+        let canary = first.and_then(|number| self.canaries.get(usize::try_from(number).ok()?));
         let what = match canary.and_then(|canary| canary.sample_of) {
             Some(what) => format!("a copy of what --scrub {} erased", what.name()),
-            None => format!("canary {}", hit.canary + 1),
+            None => first.map_or("a canary".into(), |number| format!("canary {}", number + 1)),
         };
-        let all: Vec<String> = found
-            .hits
-            .iter()
-            .take(5)
-            .map(|hit| format!("pfn {:#x} offset {:#x}", hit.pfn, hit.offset))
-            .collect();
-        let more = if found.count > 5 { format!(" and {} more", found.count - 5) } else { String::new() };
+        let places = found.hits.iter().take(5);
+        let mut all: Vec<String> =
+            places.map(|hit| format!("pfn {:#x} offset {:#x}", hit.pfn, hit.offset)).collect();
+        if found.in_headers > 0 {
+            all.push("the names and notes of its header".into());
+        }
+        let more = found.count.saturating_sub(5).saturating_sub(found.in_headers);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         Err(Failure::new(
             Exit::Verify,
             format!("{what} is still there: {}{more} of what was to be {name}", all.join(", ")),
@@ -216,6 +221,30 @@ impl Scrub {
     }
 }
 
+/// Erases named texts in what the dump says beside its pages.
+fn erase_beside(wanted: &Wanted, texts: &mut Texts) {
+    let names = &mut texts.utsname;
+    for name in [
+        &mut names.sysname,
+        &mut names.nodename,
+        &mut names.release,
+        &mut names.version,
+        &mut names.machine,
+        &mut names.domainname,
+    ] {
+        let mut bytes = name.as_bytes().to_vec();
+        if wanted.erase_in(&mut bytes) {
+            *name = String::from_utf8_lossy(&bytes).into_owned();
+        }
+    }
+    wanted.erase_in(&mut texts.notes);
+    if let Some(erased) = texts.erased.take() {
+        let mut bytes = erased.into_bytes();
+        wanted.erase_in(&mut bytes);
+        texts.erased = Some(String::from_utf8_lossy(&bytes).into_owned());
+    }
+}
+
 /// What a search found, in the words of the report.
 ///
 /// # Errors
@@ -231,6 +260,7 @@ pub(in crate::cli) fn proven(canaries: &[Canary], found: Found) -> Result<Canary
             pages: found.pages,
             unreadable: found.unreadable,
             count: found.count,
+            in_headers: found.in_headers,
             hits: found
                 .hits
                 .iter()
