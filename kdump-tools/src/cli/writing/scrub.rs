@@ -209,12 +209,20 @@ impl Scrub {
         side.push(".scrub.json");
         crate::output::file::write(Path::new(&side), &(text + "\n"), &[source])?;
         let pages: u64 = done.iter().filter_map(|one| one.proof.as_ref()).map(|proof| proof.pages).sum();
+        let proof = if self.canaries.is_empty() {
+            "nothing of it is long enough to be looked for in what was written: name a text with --canary"
+                .to_owned()
+        } else {
+            format!(
+                "{} that must not be there looked for in {} read back, and none found",
+                human::plural(self.canaries.len(), "text"),
+                human::plural(usize::try_from(pages).unwrap_or(usize::MAX), "page"),
+            )
+        };
         context.output.note(&format!(
-            "{} erased on {}; {} that must not be there looked for in {} read back, and none found; {}",
+            "{} erased on {}; {proof}; {}",
             Size::from(audit.bytes),
             human::plural(usize::try_from(audit.pages).unwrap_or(usize::MAX), "page"),
-            human::plural(self.canaries.len(), "text"),
-            human::plural(usize::try_from(pages).unwrap_or(usize::MAX), "page"),
             Path::new(&side).display(),
         ));
         Ok(if exit == Exit::Done && !whole { Exit::Partial } else { exit })
