@@ -98,6 +98,7 @@ impl Run for Args {
         let shape =
             Shape { flattened: self.to == To::Flattened, care: self.care.clone(), ..Shape::default() };
         let writing = Writing {
+            scrub: None,
             shape: &shape,
             form: match self.to {
                 To::Elf => Form::Elf,

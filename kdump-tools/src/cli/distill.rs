@@ -15,6 +15,7 @@ use vmcore::mem::{Dump, OpenOptions, PhysicalMemory};
 use vmcore::progress::Cancel;
 use vmcore::write::{Effort, Reuse, Texts};
 
+use super::writing::scrub::Scrub;
 use super::writing::{self, Shape, Target, Writing};
 use super::{Context, Run};
 use crate::exit::{Exit, Failure, Outcome};
@@ -74,15 +75,29 @@ impl Run for Args {
         for gap in plan.notes.iter().chain(&plan.gaps) {
             context.output.warn(gap);
         }
-        let Some(target) = target.filter(|_| !self.dry_run) else {
-            return tell_plan(&plan, &dump, context);
-        };
-        let classes = kept(&dump, &plan, &context.cancel)?;
+        let wanted = self.shape.scrubbing.wanted()?;
+        let mut classes = kept(&dump, &plan, &context.cancel)?;
         let subject = Subject::new(&dump);
         let watched = kernel::Options::default().watched(&context.cancel, &progress);
         let kernel = Kernel::open(subject.memory, &subject.hints, watched);
         let mut texts = Texts::told_by(&dump, &kernel);
         texts.add(KDT_NOTE.0, KDT_NOTE.1, distill::words(self.level, env!("CARGO_PKG_VERSION")).as_bytes());
+        let scrub = match &wanted {
+            Some(wanted) => Some(Scrub::plan(
+                wanted,
+                &dump,
+                &kernel,
+                &mut classes,
+                &mut texts,
+                &self.shape,
+                context,
+                &progress,
+            )?),
+            None => None,
+        };
+        let Some(target) = target.filter(|_| !self.dry_run) else {
+            return tell_plan(&plan, &dump, context);
+        };
         let writing = Writing {
             shape: &self.shape,
             form: self.shape.form(Codec::Zstd),
@@ -94,6 +109,7 @@ impl Run for Args {
             classes: &classes,
             level: filter::Level::MAX,
             texts: &texts,
+            scrub: scrub.as_ref(),
             context,
             progress: &progress,
         };
@@ -109,7 +125,11 @@ impl Run for Args {
             ));
         }
         let exit = writing::ending(&done, classes.lost, &self.source, context);
-        Ok(if plan.gaps.is_empty() { exit } else { Exit::Partial })
+        let exit = if plan.gaps.is_empty() { exit } else { Exit::Partial };
+        match &scrub {
+            Some(scrub) => scrub.account_for(&done, &target, &self.source, context, exit),
+            None => Ok(exit),
+        }
     }
 }
 

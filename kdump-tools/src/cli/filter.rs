@@ -11,6 +11,7 @@ use vmcore::limits::Limits;
 use vmcore::mem::{Dump, OpenOptions, PhysicalMemory};
 use vmcore::write::{Effort, Form, Reuse, Texts};
 
+use super::writing::scrub::Scrub;
 use super::writing::{self, Done, Shape, Target, Writing};
 use super::{Context, Run};
 use crate::exit::{Exit, Failure, Outcome};
@@ -63,7 +64,8 @@ impl Run for Args {
         let subject = Subject::new(&dump);
         let watched = kernel::Options::default().watched(&context.cancel, &progress);
         let kernel = Kernel::open(subject.memory, &subject.hints, watched);
-        let texts = Texts::told_by(&dump, &kernel);
+        let told = Texts::told_by(&dump, &kernel);
+        let wanted = self.shape.scrubbing.wanted()?;
         let mut levels = self.dump_level.iter().copied();
         let mut level = levels.next().unwrap_or(Level::MAX);
         loop {
@@ -71,6 +73,20 @@ impl Run for Args {
             for note in &classes.notes {
                 context.output.warn(note);
             }
+            let mut texts = told.clone();
+            let scrub = match &wanted {
+                Some(wanted) if !self.plan => Some(Scrub::plan(
+                    wanted,
+                    &dump,
+                    &kernel,
+                    &mut classes,
+                    &mut texts,
+                    &self.shape,
+                    context,
+                    &progress,
+                )?),
+                _ => None,
+            };
             let Some(target) = target.as_ref().filter(|_| !self.plan && !self.dry_run) else {
                 return self.tell_plan(&dump, &classes, level, context);
             };
@@ -88,6 +104,7 @@ impl Run for Args {
                 classes: &classes,
                 level,
                 texts: &texts,
+                scrub: scrub.as_ref(),
                 context,
                 progress: &progress,
             };
@@ -97,7 +114,13 @@ impl Run for Args {
                     level = next;
                 }
                 (Err(failure), _) => return Err(failure),
-                (Ok(done), _) => return Ok(self.tell(&done, &classes, level, context)),
+                (Ok(done), _) => {
+                    let exit = self.tell(&done, &classes, level, context);
+                    return match &scrub {
+                        Some(scrub) => scrub.account_for(&done, target, &self.source, context, exit),
+                        None => Ok(exit),
+                    };
+                }
             }
         }
     }
@@ -177,7 +200,7 @@ impl Args {
     fn tell(&self, done: &[Done], classes: &Classes, level: Level, context: &Context) -> Exit {
         let left_out: u64 =
             classes.counts.iter().filter(|(class, _)| level.excludes(*class)).map(|(_, count)| count).sum();
-        for Done { name, written, bytes, digest } in done {
+        for Done { name, written, bytes, digest, .. } in done {
             context.output.note(&format!(
                 "{name}: {}, {} of which {} are zeros; {left_out} left out at level {level}; sha256 {digest}",
                 Size::from(*bytes),

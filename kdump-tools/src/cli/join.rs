@@ -103,6 +103,7 @@ impl Args {
         let codec = codecs.iter().copied().find(|codec| *codec != Codec::Raw).unwrap_or(Codec::Raw);
         let shape = Shape { care: self.care.clone(), ..Shape::default() };
         let writing = Writing {
+            scrub: None,
             shape: &shape,
             form: Form::Kdump(codec),
             reuse: Reuse::All,

@@ -18,6 +18,7 @@ mod info;
 mod io;
 mod kernel_work;
 mod memory;
+mod scrub;
 mod signature;
 mod state;
 mod waits;
@@ -37,6 +38,7 @@ pub use kernel_work::{CpuTimers, PendingTimer, Work, WorkQueue, Worker, WorkerPo
 pub use memory::{
     HugeNode, HugePool, Memory, MemoryNode, Oom, ProcessMemory, SlabCache, SwapDevice, VmallocCaller, Zone,
 };
+pub use scrub::{CanaryHit, CanarySearch, SCRUB_SCHEMA, ScrubAccount, ScrubAudit, ScrubOutput};
 pub use signature::{SIGNATURE_VERSION, Signature};
 pub use state::{
     Blocked, Cpu, Frame, FrameTrust, Lock, LogLine, LogReport, Panic, PanicKind, Task, TaskRef, WaitEdge,

@@ -21,12 +21,14 @@ pub use texts::Texts;
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::addr::KVirtAddr;
 use crate::filter::{Classes, Level};
 use crate::format::Codec;
 use crate::mem::{Dump, PhysicalMemory};
 use crate::progress::{Cancel, Progress};
+use crate::scrub::Blanks;
 
 /// What is to be written.
 #[derive(Clone, Debug)]
@@ -49,6 +51,8 @@ pub struct Options {
     pub share_zeros: bool,
     /// The most bytes that a kdump may get: the pages for which there is no room are marked as missing.
     pub limit: Option<u64>,
+    /// What is erased of each page before it is encoded.
+    pub blanks: Option<Arc<Blanks>>,
 }
 
 impl Options {
@@ -65,6 +69,7 @@ impl Options {
             reuse: Reuse::default(),
             share_zeros: false,
             limit: None,
+            blanks: None,
         }
     }
 }

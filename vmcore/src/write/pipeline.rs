@@ -155,7 +155,8 @@ fn fill(
     batch.pages.clear();
     batch.bytes.clear();
     batch.wrong = None;
-    if options.reuse != Reuse::None && dump.segments().is_empty() {
+    // What is stored has what is to be erased.
+    if options.reuse != Reuse::None && options.blanks.is_none() && dump.segments().is_empty() {
         return copy(dump, page_size, drop_zeros, options, encoder, batch);
     }
     for run in &batch.runs {
@@ -170,6 +171,10 @@ fn fill(
             if !at_once && let Err(why) = dump.read_frame(Pfn(pfn), page) {
                 batch.pages.push(Stored::Unreadable(why.to_string()));
                 continue;
+            }
+            // Before anything else: what is proven below is the page as it is written.
+            if let Some(blanks) = &options.blanks {
+                blanks.apply(pfn, page);
             }
             if drop_zeros && is_zero(page) {
                 batch.pages.push(Stored::Zero);

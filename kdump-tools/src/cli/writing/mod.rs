@@ -4,19 +4,23 @@
 //! digested as it goes by.
 
 mod disk;
+pub(super) mod scrub;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use vmcore::addr::KVirtAddr;
 use vmcore::filter::{Classes, Level};
 use vmcore::format::Codec;
 use vmcore::mem::{Dump, PhysicalMemory};
+use vmcore::report::CanarySearch;
 use vmcore::write::{self, Effort, FlatSink, Form, Options, Reuse, Texts, WriteError, Written};
 
+use self::scrub::{Scrub, Scrubbing};
 use super::Context;
 use crate::exit::{Exit, Failure, io_exit, plain_io};
 use crate::output::progress::Piece;
@@ -82,6 +86,8 @@ pub(super) struct Shape {
     pub(super) limit: Option<Size>,
     #[command(flatten)]
     pub(super) care: Care,
+    #[command(flatten)]
+    pub(super) scrubbing: Scrubbing,
 }
 
 /// Where the output goes.
@@ -194,6 +200,8 @@ pub(super) struct Done {
     pub(super) bytes: u64,
     /// Its SHA-256, in hexadecimal digits.
     pub(super) digest: String,
+    /// What was found when it was read back; `None` where it was not.
+    pub(super) proof: Option<CanarySearch>,
 }
 
 /// One writing.
@@ -218,6 +226,8 @@ pub(super) struct Writing<'a> {
     pub(super) level: Level,
     /// What the dump says beside its pages.
     pub(super) texts: &'a Texts,
+    /// What is erased, and what must not be there.
+    pub(super) scrub: Option<&'a Scrub>,
     /// The streams.
     pub(super) context: &'a Context,
     /// Who is told.
@@ -286,6 +296,7 @@ impl Writing<'_> {
             part,
             reuse: self.reuse,
             share_zeros: self.reuse != Reuse::None,
+            blanks: self.scrub.map(|scrub| Arc::clone(&scrub.plan.blanks)),
             limit: self.shape.limit.map(Size::bytes),
             ..Options::new(self.form, self.level)
         }
@@ -309,9 +320,19 @@ impl Writing<'_> {
         };
         let written = written.map_err(|why| Self::failed(&path.display().to_string(), why))?;
         synced.map_err(|e| failure(&e))?;
+        // The name comes behind the proof: what still holds a secret never gets it.
+        let proof = match self.scrub {
+            Some(scrub) => Some(scrub.prove(
+                temporary.path(),
+                &path.display().to_string(),
+                self.context,
+                self.progress,
+            )?),
+            None => None,
+        };
         let bytes = if flat { file.metadata().map_err(|e| failure(&e))?.len() } else { written.bytes };
         let digest = temporary.name(path, self.sources, &self.shape.care)?;
-        Ok(Done { name: path.display().to_string(), written, bytes, digest })
+        Ok(Done { name: path.display().to_string(), written, bytes, digest, proof })
     }
 
     fn stream(&self) -> Result<Done, Failure> {
@@ -326,7 +347,7 @@ impl Writing<'_> {
             )
         })?;
         let digest = hex(&out.hash.finalize());
-        Ok(Done { name: "stdout".into(), written, bytes: out.bytes, digest })
+        Ok(Done { name: "stdout".into(), written, bytes: out.bytes, digest, proof: None })
     }
 
     fn failed(name: &str, why: WriteError) -> Failure {
