@@ -13,6 +13,7 @@ mod convert;
 mod debuginfo;
 mod dumps;
 mod examples;
+mod failures;
 mod frame;
 mod real;
 mod similar;
