@@ -22,7 +22,7 @@ use vmcore::kernel::{Kernel, Options as KernelOptions};
 use vmcore::limits::Limits;
 use vmcore::progress::{Cancel, Quiet};
 use vmcore::scrub::{Canary, FILL, Pattern, Plan, Wanted, What, plan, search};
-use vmcore::write::{Effort, FileSink, Form, Options, Texts, write};
+use vmcore::write::{FileSink, Form, Options, Texts, write};
 use vmcore::{Dump, OpenOptions, PageState, PhysicalMemory};
 
 fn real() -> Dump {
@@ -41,13 +41,9 @@ fn planned(dump: &Dump, wanted: &Wanted) -> (Plan, Classes) {
 
 fn put(dump: &Dump, plan: &Plan, classes: &Classes, path: &Path) -> Dump {
     let options = Options {
-        form: Form::Kdump(Codec::Raw),
-        level: Level::new(0).unwrap(),
-        effort: Effort::Fast,
         jobs: 2,
-        verify: true,
-        part: None,
         blanks: Some(Arc::clone(&plan.blanks)),
+        ..Options::new(Form::Kdump(Codec::Raw), Level::new(0).unwrap())
     };
     let mut texts = Texts::of(dump);
     texts.erased = Some(plan.erase_info());

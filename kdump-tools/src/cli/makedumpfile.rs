@@ -1,6 +1,6 @@
 //! `kdt` under the name `makedumpfile`: its command line, said in kdt's words, and its exit codes.
 //!
-//! Each of makedumpfile's modes becomes one command line of kdt ([`translate`]), which the same code then runs. What has no meaning here
+//! Each of makedumpfile's modes becomes one command line of kdt (`translate`), which the same code then runs. What has no meaning here
 //! (buffers, memory, work folders) is taken and changes nothing; what would change the answer and is not there (erasing, Xen) is refused.
 
 use std::ffi::{OsStr, OsString};
@@ -155,7 +155,9 @@ pub fn run(words: &[OsString]) -> u8 {
         Asked::Nothing => return 0,
         Asked::Command { words, part_is_done, dump, notes, talks } => {
             let output = Output::new(Settings { quiet: !talks, ..Settings::default() });
-            notes.iter().for_each(|note| output.note(note));
+            for note in notes {
+                output.note(&note);
+            }
             let mut exit = super::run(words.clone());
             if let (Exit::NoSpace, Some(room)) = (exit, dump.as_deref().and_then(room_beside)) {
                 output.warn(&format!(
@@ -324,7 +326,7 @@ fn translate(words: &[OsString]) -> Result<Asked, Failure> {
     }
     let level = words.number("message-level", 31)?.unwrap_or(7);
     let talks = level & 3 != 0;
-    let more = level & 24 != 0 || words.has("D") || words.has("show-stats");
+    let more = level & 0x18 != 0 || words.has("D") || words.has("show-stats");
     let mut line: Vec<OsString> = vec!["kdt".into()];
     match (more, talks) {
         (true, _) => line.push("-v".into()),

@@ -136,13 +136,7 @@ const FAILURES: &[Failure] = &[
         codes: &["KD-HANG-DEADLOCK", "KD-HANG-TASKS", "KD-EVENT-HUNG-TASK", "KD-NO-PANIC"],
         worst: &["KD-HANG-DEADLOCK", "KD-HANG-TASKS"],
     },
-    Failure {
-        name: "healthy",
-        kind: None,
-        culprit: ["", "", ""],
-        codes: &["KD-NO-PANIC"],
-        worst: &[],
-    },
+    Failure { name: "healthy", kind: None, culprit: ["", "", ""], codes: &["KD-NO-PANIC"], worst: &[] },
 ];
 
 fn folder() -> PathBuf {
@@ -173,7 +167,8 @@ fn look_at(failure: &Failure) -> Vec<String> {
     let made = text(&document, "/dump/made").starts_with("distilled by kdt ");
     check("made by distill", made.to_string(), "true".into());
     check("the kind", text(&document, "/panic/kind").into(), failure.kind.unwrap_or_default().into());
-    let at = ["task/comm", "module", "function"].map(|part| text(&document, &format!("/panic/culprit/{part}")));
+    let at =
+        ["task/comm", "module", "function"].map(|part| text(&document, &format!("/panic/culprit/{part}")));
     check("the culprit", format!("{at:?}"), format!("{:?}", failure.culprit));
     let findings = document["findings"].as_array().unwrap();
     let codes: BTreeSet<_> = findings.iter().map(|finding| text(finding, "/code")).collect();
@@ -215,7 +210,9 @@ fn no_dump_is_larger_than_four_megabytes_and_all_are_looked_at() {
     for entry in fs::read_dir(folder()).unwrap() {
         let entry = entry.unwrap();
         let name = entry.file_name().into_string().unwrap();
-        let Some(name) = name.strip_prefix("6.1-").and_then(|name| name.strip_suffix(".kdump")) else { continue };
+        let Some(name) = name.strip_prefix("6.1-").and_then(|name| name.strip_suffix(".kdump")) else {
+            continue;
+        };
         assert!(entry.metadata().unwrap().len() <= 4_000_000, "{name}");
         names.insert(name.to_owned());
     }

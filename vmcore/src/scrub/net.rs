@@ -148,7 +148,8 @@ fn check(
         return Err(format!("it claims {count} pages"));
     }
     // The lower half counts who uses the data.
-    if eraser.member(shared, "skb_shared_info", &["dataref"])? & 0xffff == 0 {
+    let references = eraser.member(shared, "skb_shared_info", &["dataref"])? & 0xffff;
+    if references == 0 {
         return Err("nobody uses its data".into());
     }
     Ok(Some((head, end, shared, count)))

@@ -166,11 +166,13 @@ mod tests {
     #[test]
     fn a_stream_that_was_cut_says_where_and_keeps_what_arrived() {
         let whole = stream();
-        for cut in [4096 + 18, whole.len() - 16, whole.len() - 40] {
+        let cuts: [(usize, &[u8]); 3] =
+            [(4096 + 18, b"fi"), (whole.len() - 40, b"first"), (whole.len() - 16, b"First")];
+        for (cut, begins) in cuts {
             let (done, bytes) = back(&whole[..cut]);
             let why = done.unwrap().cut.unwrap();
             assert!(why.contains(&format!("at stream offset {cut:#x}")), "{why}");
-            assert!(bytes.starts_with(if cut == 4096 + 18 { b"fi" } else { b"firs" }));
+            assert!(bytes.starts_with(begins), "{cut}: {bytes:?}");
         }
     }
 

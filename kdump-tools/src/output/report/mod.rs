@@ -182,13 +182,8 @@ impl Page {
 
     /// What stands behind the first screen.
     fn overview(&self, report: &Report) -> String {
-        [
-            self.cpus(report),
-            self.events(report, EVENTS),
-            self.blocked_tasks(report),
-            self.log(report),
-        ]
-        .concat()
+        [self.cpus(report), self.events(report, EVENTS), self.blocked_tasks(report), self.log(report)]
+            .concat()
     }
 
     /// All of one part.

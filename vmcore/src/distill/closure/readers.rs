@@ -134,11 +134,14 @@ impl Closure<'_> {
     /// The inodes of block devices: crash's `kmem -i` counts buffers by them.
     pub(super) fn block_inodes(&self) {
         let (types, symbols) = (&self.description.types, &self.description.symbols);
-        let Some(Ok(sb)) = symbols.address("blockdev_superblock").map(|at| self.memory.read_ptr(at)) else { return };
+        let Some(Ok(sb)) = symbols.address("blockdev_superblock").map(|at| self.memory.read_ptr(at)) else {
+            return;
+        };
         let offset = |of: &str, member: &str| {
             types.structure(of).ok()?.member(member).ok().map(crate::sym::btf::Member::offset)
         };
-        let (Some(head), Some(inside)) = (offset("super_block", "s_inodes"), offset("inode", "i_sb_list")) else {
+        let (Some(head), Some(inside)) = (offset("super_block", "s_inodes"), offset("inode", "i_sb_list"))
+        else {
             return;
         };
         let Some(head) = sb.checked_add(head) else { return };

@@ -50,7 +50,9 @@ impl Closure<'_> {
             }
             for word in bytes.as_chunks::<8>().0 {
                 let pc = u64::from_le_bytes(*word);
-                let Some(into) = pc.checked_sub(tables.text).filter(|_| pc < tables.text_end) else { continue };
+                let Some(into) = pc.checked_sub(tables.text).filter(|_| pc < tables.text_end) else {
+                    continue;
+                };
                 let block = into.wrapping_div(BLOCK);
                 if seen.insert(block) {
                     self.block_of_code(&tables, block);
@@ -81,7 +83,8 @@ impl Closure<'_> {
 
     /// Bytes of a task's stack.
     pub(super) fn stack_size(&self) -> u64 {
-        let told = self.description.types.structure("thread_union").map_or(STACK, crate::sym::btf::Struct::size);
+        let told =
+            self.description.types.structure("thread_union").map_or(STACK, crate::sym::btf::Struct::size);
         told.clamp(STACK, super::LARGEST_STACK)
     }
 }
