@@ -175,27 +175,38 @@ pub fn write(
     }
 }
 
-/// Where a set of `parts` is cut, so that each has as many kept frames as the others.
+/// A part begins where the bits of its frames begin a byte of the bitmaps: crash moves a part's bitmap by whole bytes
+/// (seen with crash 9.0.2, which reads no part that begins in between).
+pub const PART_ALIGN: u64 = 64;
+
+/// Where a set of `parts` is cut, so that each has as many kept frames as the others, but for less than [`PART_ALIGN`].
 #[must_use]
 pub fn cut(classes: &Classes, end: u64, parts: u64) -> Vec<Range<u64>> {
     let each = classes.kept.len().div_ceil(parts.max(1)).max(1);
     let (mut cuts, mut start, mut have) = (Vec::new(), 0, 0_u64);
+    // Where the part ends, once it has its frames.
+    let mut ends: Option<u64> = None;
     for run in classes.kept.runs(0..end) {
         let mut from = run.start;
         while from < run.end {
-            let room = each.saturating_sub(have);
-            let to = from.saturating_add(room).min(run.end);
-            have = have.saturating_add(to.saturating_sub(from));
-            from = to;
-            if have >= each {
-                cuts.push(start..to);
-                (start, have) = (to, 0);
+            match ends {
+                Some(at) if from < at => from = run.end.min(at),
+                Some(at) => {
+                    cuts.push(start..at);
+                    (start, have, ends) = (at, 0, None);
+                }
+                None => {
+                    let room = each.saturating_sub(have);
+                    let to = from.saturating_add(room).min(run.end);
+                    have = have.saturating_add(to.saturating_sub(from));
+                    from = to;
+                    if have >= each {
+                        ends = Some(to.checked_next_multiple_of(PART_ALIGN).unwrap_or(end).min(end));
+                    }
+                }
             }
         }
     }
-    match cuts.last_mut() {
-        Some(last) if have == 0 => last.end = end,
-        _ => cuts.push(start..end),
-    }
+    cuts.push(start..end);
     cuts
 }

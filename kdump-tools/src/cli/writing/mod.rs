@@ -276,9 +276,10 @@ impl Writing<'_> {
         let bitmaps = self.dump.end_pfn().0.div_ceil(8).div_ceil(page) * page * 2;
         let notes = u64::try_from(self.texts.notes.len()).unwrap_or(0);
         let fixed = bitmaps + notes + 4 * page;
-        let each = size.bytes().saturating_sub(fixed) / (page + 24);
+        // A part may get that many more than its share.
+        let each = (size.bytes().saturating_sub(fixed) / (page + 24)).saturating_sub(write::PART_ALIGN);
         if each == 0 {
-            let least = Size::from(fixed + page + 24);
+            let least = Size::from(fixed + (write::PART_ALIGN + 1) * (page + 24));
             return Err(Failure::usage(
                 format!("a part of {size} has no room for pages: its headers alone take {least}"),
                 "choose larger parts",
