@@ -15,7 +15,7 @@ use vmcore::mem::{Dump, OpenOptions, PhysicalMemory};
 use vmcore::progress::Cancel;
 use vmcore::write::{Effort, Texts};
 
-use super::writing::{self, Shape, Target, Writing};
+use super::writing::{self, Shape, Source, Target, Writing};
 use super::{Context, Run};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::human;
@@ -27,7 +27,7 @@ use crate::size::Size;
 /// that crash and drgn need to answer the same questions. What else the memory held does not travel. zstd is the default.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The dump: of any format that kdt reads
+    /// The dump: of any format that kdt reads; `-` for stdin, which is kept in a temporary file beside DST, or in TMPDIR
     #[arg(value_name = "SRC")]
     source: PathBuf,
     /// The new dump; `-`, or none with -F, for a flattened stream on stdout
@@ -41,6 +41,9 @@ pub struct Args {
     /// Say what would be kept and why, and write nothing
     #[arg(long)]
     dry_run: bool,
+    /// A number of makedumpfile's of which kdt knows the 1: with it, a line with the progress every few seconds
+    #[arg(long, value_name = "N")]
+    message_level: Option<u32>,
 }
 
 fn level(word: &str) -> Result<Level, String> {
@@ -60,11 +63,13 @@ impl Run for Args {
                 "name it behind the source, or use -F for a stream on stdout",
             ));
         }
-        let dump = Dump::open(&self.source, &OpenOptions::default())?;
         if let Some(Target::File(path)) = &target {
             self.shape.check(path, &self.source)?;
         }
-        let progress = context.output.display().piece(&self.source.display().to_string());
+        let source = Source::open(&self.source, target.as_ref(), context)?;
+        let dump = Dump::open(source.path(), &OpenOptions::default())?;
+        let name = source.name().display().to_string();
+        let progress = context.output.page_progress(&name, dump.page_size(), self.message_level);
         let options = triage::Options::new("kdt", env!("CARGO_PKG_VERSION"));
         let plan = distill::plan(&dump, self.level, &options, &progress, &context.cancel);
         if context.cancel.is_cancelled() {
@@ -86,7 +91,7 @@ impl Run for Args {
             shape: &self.shape,
             codec: Codec::Zstd,
             effort: Effort::Small,
-            source: &self.source,
+            source: &source,
             dump: &dump,
             kernel: &kernel,
             classes: &classes,
@@ -94,6 +99,7 @@ impl Run for Args {
             texts: &texts,
             context,
             progress: &progress,
+            keep_incomplete: true,
         };
         let done = writing.run(&target)?;
         for one in &done {
@@ -106,7 +112,7 @@ impl Run for Args {
                 one.digest
             ));
         }
-        let exit = writing::ending(&done, classes.lost, &self.source, context);
+        let exit = writing::ending(&done, classes.lost, source.name(), context);
         Ok(if plan.gaps.is_empty() { exit } else { Exit::Partial })
     }
 }

@@ -11,7 +11,7 @@ use vmcore::limits::Limits;
 use vmcore::mem::{Dump, OpenOptions, PhysicalMemory};
 use vmcore::write::{Effort, Texts};
 
-use super::writing::{self, Done, Shape, Target, Writing};
+use super::writing::{self, Done, Shape, Source, Target, Writing};
 use super::{Context, Run};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::human;
@@ -25,7 +25,7 @@ use crate::size::Size;
 /// DST.sha256 holds the digest of the whole file. Exit code 4: pages of the source could not be read, and are marked.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The dump: of any format that kdt reads
+    /// The dump: of any format that kdt reads; `-` for stdin, which is kept in a temporary file beside DST, or in TMPDIR
     #[arg(value_name = "SRC")]
     source: PathBuf,
     /// The new dump; `-`, or none with -F, for a flattened stream on stdout
@@ -43,27 +43,31 @@ pub struct Args {
     /// Say what would be written, and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// Taken for makedumpfile's sake: -q and -v say how much is said
-    #[arg(long, value_name = "N", hide = true)]
+    /// A number of makedumpfile's of which kdt knows the 1: with it, a line with the progress every few seconds. On the
+    /// console of a machine that is the default
+    #[arg(long, value_name = "N")]
     message_level: Option<u32>,
 }
 
 impl Run for Args {
     fn run(self, context: &Context) -> Outcome {
         let target = self.target()?;
-        let dump = Dump::open(&self.source, &OpenOptions::default())?;
         if let Some(Target::File(path)) = &target {
             self.shape.check(path, &self.source)?;
         }
-        let progress = context.output.display().piece(&self.source.display().to_string());
+        let source = Source::open(&self.source, target.as_ref(), context)?;
+        let dump = Dump::open(source.path(), &OpenOptions::default())?;
+        let name = source.name().display().to_string();
+        let progress = context.output.page_progress(&name, dump.page_size(), self.message_level);
         let subject = Subject::new(&dump);
         let watched = kernel::Options::default().watched(&context.cancel, &progress);
         let kernel = Kernel::open(subject.memory, &subject.hints, watched);
         let texts = Texts::told_by(&dump, &kernel);
         let mut levels = self.dump_level.iter().copied();
         let mut level = levels.next().unwrap_or(Level::MAX);
+        let mut next = levels.next();
         loop {
-            let classes = self.classify(&dump, &kernel, level, context, &progress)?;
+            let classes = self.classify(&dump, &kernel, level, context, (&source, &progress))?;
             for note in &classes.notes {
                 context.output.warn(note);
             }
@@ -74,7 +78,7 @@ impl Run for Args {
                 shape: &self.shape,
                 codec: Codec::Lzo,
                 effort: Effort::Fast,
-                source: &self.source,
+                source: &source,
                 dump: &dump,
                 kernel: &kernel,
                 classes: &classes,
@@ -82,14 +86,15 @@ impl Run for Args {
                 texts: &texts,
                 context,
                 progress: &progress,
+                keep_incomplete: next.is_none(),
             };
-            match (writing.run(target), levels.next()) {
-                (Err(failure), Some(next)) if failure.exit == Exit::NoSpace => {
-                    context.output.warn(&format!("{}; it is tried again at level {next}", failure.message));
-                    level = next;
+            match (writing.run(target), next) {
+                (Err(failure), Some(higher)) if failure.exit == Exit::NoSpace => {
+                    context.output.warn(&format!("{}; it is tried again at level {higher}", failure.message));
+                    (level, next) = (higher, levels.next());
                 }
                 (Err(failure), _) => return Err(failure),
-                (Ok(done), _) => return Ok(self.tell(&done, &classes, level, context)),
+                (Ok(done), _) => return Ok(self.tell(&done, &classes, level, (&source, context))),
             }
         }
     }
@@ -113,7 +118,7 @@ impl Args {
         kernel: &Kernel<'_>,
         level: Level,
         context: &Context,
-        progress: &Piece,
+        (source, progress): (&Source, &Piece),
     ) -> Result<Classes, Failure> {
         // A plan counts every class.
         let wanted = if self.plan { Level::MAX } else { level };
@@ -123,7 +128,7 @@ impl Args {
                 FilterError::Cancelled => Failure::interrupted(),
                 why => Failure::new(
                     Exit::Input,
-                    format!("{}: {why}", self.source.display()),
+                    format!("{}: {why}", source.name().display()),
                     "compare size and checksum with the original",
                 ),
             },
@@ -163,7 +168,13 @@ impl Args {
         Ok(Exit::Done)
     }
 
-    fn tell(&self, done: &[Done], classes: &Classes, level: Level, context: &Context) -> Exit {
+    fn tell(
+        &self,
+        done: &[Done],
+        classes: &Classes,
+        level: Level,
+        (source, context): (&Source, &Context),
+    ) -> Exit {
         let left_out: u64 =
             classes.counts.iter().filter(|(class, _)| level.excludes(*class)).map(|(_, count)| count).sum();
         for Done { name, written, bytes, digest } in done {
@@ -181,6 +192,6 @@ impl Args {
             let unknown = classes.counts.get(Class::Unknown);
             context.output.note(&format!("{unknown} pages were kept because their use is not certain"));
         }
-        writing::ending(done, classes.lost, &self.source, context)
+        writing::ending(done, classes.lost, source.name(), context)
     }
 }

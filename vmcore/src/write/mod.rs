@@ -6,6 +6,7 @@
 
 mod codec;
 mod elf;
+mod estimate;
 mod kdump;
 mod lzo;
 mod pipeline;
@@ -13,14 +14,15 @@ mod sink;
 mod texts;
 
 pub use codec::{Effort, Encoder};
-pub use sink::{FileSink, FlatSink, Sink};
+pub use estimate::{Estimate, Sample, at_level, sample};
+pub use sink::{FileSink, FlatSink, Sink, no_room};
 pub use texts::Texts;
 
 use std::io;
 use std::ops::Range;
 
 use crate::addr::KVirtAddr;
-use crate::filter::{Classes, Level};
+use crate::filter::{Classes, Level, Selection};
 use crate::format::Codec;
 use crate::mem::{Dump, PhysicalMemory};
 use crate::progress::{Cancel, Progress};
@@ -40,6 +42,9 @@ pub struct Options {
     pub verify: bool,
     /// The frames of this part of a split set; `None` for a whole dump.
     pub part: Option<Range<u64>>,
+    /// Frames that are written before all others, those of the first set first: what a dump has where the space does not do
+    /// for all. Empty for the order of frames, and for ELF, whose segments have their order.
+    pub first: Vec<Selection>,
 }
 
 /// The forms of a dump.
@@ -65,6 +70,8 @@ pub struct Written {
     pub unreadable: u64,
     /// Why the first of them can't be read.
     pub first_unreadable: Option<String>,
+    /// Frames that should be kept and found no room: the dump is one, and says that it is not whole.
+    pub no_room: u64,
 }
 
 /// Why a dump can't be written.
@@ -107,7 +114,8 @@ impl WriteError {
 /// Writes the kept frames of `dump`. `direct` is where the direct map of the dumped kernel begins, where that is known.
 ///
 /// # Errors
-/// [`WriteError`]; what is in the sink then is no dump.
+/// [`WriteError`]; what is in the sink then is no dump. That a file has no room for all pages is no error where it has room for
+/// the headers: [`Written::no_room`] says it.
 pub fn write(
     dump: &Dump,
     classes: &Classes,

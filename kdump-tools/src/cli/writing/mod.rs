@@ -4,6 +4,7 @@
 //! digested as it goes by.
 
 mod disk;
+mod spool;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -11,11 +12,16 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use vmcore::filter::{Classes, Level};
+use vmcore::addr::Pfn;
+use vmcore::distill;
+use vmcore::filter::{Classes, Level, Selection};
 use vmcore::format::Codec;
 use vmcore::kernel::Kernel;
+use vmcore::limits::Limits;
 use vmcore::mem::{Dump, PhysicalMemory};
 use vmcore::write::{self, Effort, FlatSink, Form, Options, Texts, WriteError, Written};
+
+pub(super) use spool::Source;
 
 use super::Context;
 use crate::exit::{Exit, Failure, io_exit, plain_io};
@@ -157,7 +163,7 @@ pub(super) struct Writing<'a> {
     /// How much work a page is worth.
     pub(super) effort: Effort,
     /// The file that `dump` was opened from.
-    pub(super) source: &'a Path,
+    pub(super) source: &'a Source,
     /// The source.
     pub(super) dump: &'a Dump,
     /// The kernel in it.
@@ -172,6 +178,8 @@ pub(super) struct Writing<'a> {
     pub(super) context: &'a Context,
     /// Who is told.
     pub(super) progress: &'a Piece,
+    /// Whether a dump that the space does not do for is kept as far as it got: not where another try needs the space.
+    pub(super) keep_incomplete: bool,
 }
 
 impl Writing<'_> {
@@ -195,7 +203,7 @@ impl Writing<'_> {
                         let mut name = path.clone().into_os_string();
                         name.push(format!(".{number}"));
                         let path = PathBuf::from(name);
-                        self.shape.check(&path, self.source)?;
+                        self.shape.check(&path, self.source.path())?;
                         self.one(&path, Some(range))
                     })
                     .collect()
@@ -220,19 +228,35 @@ impl Writing<'_> {
         Ok(self.classes.kept.len().div_ceil(each).max(1))
     }
 
-    fn options(&self, part: Option<Range<u64>>) -> Options {
+    fn options(&self, part: Option<Range<u64>>, first: Vec<Selection>) -> Options {
         let form = if self.shape.elf { Form::Elf } else { Form::Kdump(self.shape.codec(self.codec)) };
-        Options { form, level: self.level, effort: self.effort, jobs: self.shape.jobs(), verify: !self.shape.no_verify, part }
+        Options {
+            form,
+            level: self.level,
+            effort: self.effort,
+            jobs: self.shape.jobs(),
+            verify: !self.shape.no_verify,
+            part,
+            first,
+        }
     }
 
-    fn write(
-        &self,
-        part: Option<Range<u64>>,
-        sink: &mut dyn write::Sink,
-    ) -> Result<Written, WriteError> {
+    fn write(&self, options: &Options, sink: &mut dyn write::Sink) -> Result<Written, WriteError> {
         let direct = self.kernel.facts().page_offset;
         let watch = (&self.context.cancel, self.progress as &dyn vmcore::progress::Progress);
-        write::write(self.dump, self.classes, self.texts, direct, &self.options(part), sink, watch)
+        write::write(self.dump, self.classes, self.texts, direct, options, sink, watch)
+    }
+
+    /// What is written first where `dir` may not have room for all: nothing where it surely has, because it takes a while to find.
+    fn first(&self, dir: &Path, part: Option<&Range<u64>>) -> Vec<Selection> {
+        let frames = part.cloned().unwrap_or(0..self.dump.end_pfn().0);
+        let most = self.classes.kept.count(frames).saturating_mul(self.dump.page_size() + 24);
+        if self.shape.elf || self.shape.flattened || !self.keep_incomplete || disk::room(dir) > most {
+            return Vec::new();
+        }
+        let limits = Limits::default();
+        let first = distill::first(self.dump, &limits, self.progress, &self.context.cancel);
+        first.iter().map(|frames| selection(frames)).collect()
     }
 
     fn one(&self, path: &Path, part: Option<Range<u64>>) -> Result<Done, Failure> {
@@ -242,29 +266,98 @@ impl Writing<'_> {
         let temporary = temporary.map_err(|e| failure(&e))?;
         let file = temporary.as_file();
         let flat = self.shape.flattened;
+        let first = self.first(dir, part.as_ref());
+        let options = self.options(part, first);
         let (written, synced) = if flat {
             let mut sink = FlatSink::new(BufWriter::with_capacity(1 << 20, file));
-            (self.write(part, &mut sink), Ok(()))
+            (self.write(&options, &mut sink), Ok(()))
         } else {
-            disk::while_syncing(file, |sink| self.write(part, sink))
+            disk::while_syncing(file, |sink| self.write(&options, sink))
         };
         let written = written.map_err(|why| Self::failed(&path.display().to_string(), why))?;
         synced.map_err(|e| failure(&e))?;
+        if written.no_room > 0 && !self.keep_incomplete {
+            return Err(Failure::new(
+                Exit::NoSpace,
+                format!("there is no room for {}", path.display()),
+                "free some space, or use a higher level with -d",
+            ));
+        }
         let digest = disk::sync_and_digest(file).map_err(|e| failure(&e))?;
         let bytes = if flat { file.metadata().map_err(|e| failure(&e))?.len() } else { written.bytes };
+        if written.no_room > 0 {
+            return Err(self.incomplete(temporary, path, &written, &digest, !options.first.is_empty()));
+        }
         temporary.persist(path).map_err(|e| failure(&e.error))?;
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let mut side = path.as_os_str().to_owned();
-        side.push(".sha256");
-        crate::output::file::write(Path::new(&side), &format!("{digest}  {name}\n"), &[self.source])?;
+        self.digest_beside(path, &digest)?;
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| failure(&e))?;
         Ok(Done { name: path.display().to_string(), written, bytes, digest })
+    }
+
+    /// Puts the digest beside a dump.
+    fn digest_beside(&self, path: &Path, digest: &str) -> Result<(), Failure> {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let side = with_suffix(path, ".sha256");
+        crate::output::file::write(&side, &format!("{digest}  {name}\n"), &[self.source.path()])
+    }
+
+    /// Names a dump that found no room for all of its pages `DST-incomplete`, as kdump does, and says what is in it.
+    fn incomplete(
+        &self,
+        mut temporary: tempfile::NamedTempFile,
+        path: &Path,
+        written: &Written,
+        digest: &str,
+        sorted: bool,
+    ) -> Failure {
+        let names = (1..100).map(|n| match n {
+            1 => with_suffix(path, "-incomplete"),
+            n => with_suffix(path, &format!("-incomplete.{n}")),
+        });
+        // An earlier one may be all that there is of another crash.
+        for name in names {
+            let kept = if self.shape.force { temporary.persist(&name) } else { temporary.persist_noclobber(&name) };
+            match kept {
+                Ok(_) => {
+                    let beside = self.digest_beside(&name, digest);
+                    if beside.is_err() {
+                        self.context.output.warn(&format!(
+                            "there was no room for {}.sha256 either; it would say {digest}",
+                            name.display()
+                        ));
+                    }
+                    let all = written.pages + written.no_room + written.unreadable;
+                    let order = if sorted {
+                        ", those first that the log, the tasks and the symbols are in"
+                    } else {
+                        ""
+                    };
+                    return Failure::new(
+                        Exit::NoSpace,
+                        format!(
+                            "there is no room for all of {}: {} has {} of {all} pages{order}, and its header says that it is incomplete",
+                            path.display(),
+                            name.display(),
+                            written.pages,
+                        ),
+                        format!(
+                            "what is in it can be used: kdt triage {}; for all of it free some space, or use a higher level with -d",
+                            name.display()
+                        ),
+                    );
+                }
+                Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => temporary = e.file,
+                Err(e) => return Failure::io("name", &name, &e.error),
+            }
+        }
+        Failure::io("name", &with_suffix(path, "-incomplete"), &io::ErrorKind::AlreadyExists.into())
     }
 
     fn stream(&self) -> Result<Done, Failure> {
         let out = Hashed { to: io::stdout().lock(), hash: Sha256::new(), bytes: 0 };
         let mut sink = FlatSink::new(BufWriter::with_capacity(1 << 20, out));
-        let written = self.write(None, &mut sink).map_err(|why| Self::failed("stdout", why))?;
+        let written = self.write(&self.options(None, Vec::new()), &mut sink);
+        let written = written.map_err(|why| Self::failed("stdout", why))?;
         let out = sink.into_inner().into_inner().map_err(|e| {
             Failure::new(
                 io_exit(e.error()),
@@ -346,6 +439,21 @@ impl<W: Write> Write for Hashed<W> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Runs of first and count as a set.
+fn selection(frames: &[(Pfn, u64)]) -> Selection {
+    let mut set = Selection::default();
+    for (first, count) in frames {
+        set.insert_all(first.0..first.0.saturating_add(*count));
+    }
+    set
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {
