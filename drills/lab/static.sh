@@ -16,8 +16,6 @@ has_musl() {
 	command -v rustup >/dev/null 2>&1 && rustup target add "$musl" >/dev/null 2>&1
 	[ -d "$(rustc --print sysroot)/lib/rustlib/$musl" ]
 }
-CARGO_PROFILE_RELEASE_STRIP=symbols
-export CARGO_PROFILE_RELEASE_STRIP
 if has_musl; then
 	triple=$musl
 	CC_x86_64_unknown_linux_musl=musl-gcc
@@ -30,6 +28,8 @@ else
 fi
 cargo build --release --quiet --locked --target "$triple" -p kdump-tools
 cp "$target/$triple/release/kdt" "$out.new"
+# Not by a profile of its own, which would build all crates once more.
+strip "$out.new" 2>/dev/null || true
 if ldd "$out.new" >/dev/null 2>&1 && ldd "$out.new" 2>&1 | grep -q '=>'; then
 	echo "error: $out.new still needs libraries of this machine" >&2
 	exit 1

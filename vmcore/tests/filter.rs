@@ -44,7 +44,15 @@ fn classes(dump: &Dump, number: u8) -> Classes {
 }
 
 fn options(form: Form, number: u8) -> Options {
-    Options { form, level: level(number), effort: Effort::Fast, jobs: 3, verify: true, part: None, first: Vec::new() }
+    Options {
+        form,
+        level: level(number),
+        effort: Effort::Fast,
+        jobs: 3,
+        verify: true,
+        part: None,
+        first: Vec::new(),
+    }
 }
 
 fn put(dump: &Dump, classes: &Classes, options: &Options, path: &Path, flat: bool) -> Written {
@@ -228,7 +236,10 @@ fn a_full_disk_leaves_a_dump_of_what_found_room() {
         let written = put_small(&dump, &classes, &options(form, 31), &path, room);
         assert!(written.no_room > 0 && written.pages > 500, "{written:?}");
         // A page at most is wasted.
-        assert!(room - written.bytes < 4096 && written.bytes == path.metadata().unwrap().len(), "{written:?}");
+        assert!(
+            room - written.bytes < 4096 && written.bytes == path.metadata().unwrap().len(),
+            "{written:?}"
+        );
         part_of(&dump, &classes, &Dump::open(&path, &OpenOptions::default()).unwrap(), &written);
     }
 }

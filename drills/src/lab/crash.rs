@@ -133,12 +133,7 @@ fn cmdline(boot: &Boot<'_>, spec: &CrashSpec, orders: &str) -> String {
     format!("no_timer_check {} lab.mark={} lab.trigger={trigger} {orders}", spec.cmdline, boot.mark)
 }
 
-fn kdump(
-    boot: &Boot<'_>,
-    spec: &CrashSpec,
-    orders: &str,
-    dir: &Path,
-) -> Result<(), LabError> {
+fn kdump(boot: &Boot<'_>, spec: &CrashSpec, orders: &str, dir: &Path) -> Result<(), LabError> {
     let (stream, vmcore) = (dir.join("stream"), dir.join("vmcore"));
     let runs: Vec<_> = match boot.kdt {
         Some(_) => KdtRun::ALL.map(|run| (run, dir.join(format!("kdt-{}", run.word())))).to_vec(),
@@ -194,7 +189,8 @@ fn kdump(
             let why = format!("in the capture kernel, kdt {word} ends otherwise than with {}", run.exit());
             return Err(LabError::NoDump { why, console: tail });
         }
-        let said = text.rsplit_once(&format!("lab: kdt {word} has ")).and_then(|(_, rest)| rest.split_once(' '));
+        let said =
+            text.rsplit_once(&format!("lab: kdt {word} has ")).and_then(|(_, rest)| rest.split_once(' '));
         let said = said.and_then(|(bytes, _)| bytes.parse().ok());
         trim(path, &format!("what kdt {word} wrote is not whole"), &tail, |file| match run {
             KdtRun::Stream => flattened_len(file),

@@ -136,10 +136,7 @@ impl LabError {
     /// Whether it comes from the machine (a program or package that is missing), so that a test may skip.
     #[must_use]
     pub fn is_missing_tool(&self) -> bool {
-        matches!(
-            self,
-            Self::MissingProgram { .. } | Self::NoKdt | Self::Package { .. } | Self::Codec { .. }
-        )
+        matches!(self, Self::MissingProgram { .. } | Self::NoKdt | Self::Package { .. } | Self::Codec { .. })
     }
 }
 

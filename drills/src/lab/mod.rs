@@ -262,7 +262,9 @@ impl Lab {
         ];
         made_of.extend(kit.key.as_deref());
         let kdt = match &spec.how {
-            How::Kdump { kdt, .. } if !kdt.is_empty() => Some(image::kdt_disk(&self.cache, self.kdt.as_deref())?),
+            How::Kdump { kdt, .. } if !kdt.is_empty() => {
+                Some(image::kdt_disk(&self.cache, self.kdt.as_deref())?)
+            }
             _ => None,
         };
         made_of.extend(kdt.as_ref().map(|(_, key)| key.as_str()));

@@ -1,6 +1,5 @@
 //! `kdt filter`: a dump without the pages that nobody needs, compressed.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use vmcore::analysis::subject::Subject;
@@ -11,11 +10,11 @@ use vmcore::limits::Limits;
 use vmcore::mem::{Dump, OpenOptions, PhysicalMemory};
 use vmcore::write::{Effort, Texts};
 
-use super::writing::{self, Done, Shape, Source, Target, Writing};
-use super::{Context, Run};
+use super::writing::{self, Done, Plan, Shape, Source, Target, Writing};
+use super::{Context, Format, Run};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::output::human;
 use crate::output::progress::Piece;
+use crate::output::{human, json};
 use crate::size::Size;
 
 /// Write a dump without the pages that nobody needs, compressed
@@ -37,12 +36,16 @@ pub struct Args {
     dump_level: Vec<Level>,
     #[command(flatten)]
     shape: Shape,
-    /// Say how large the dump gets at each level, and write nothing
+    /// Say how large the dump gets at each level and in each codec, and how long it takes, from some pages of each class;
+    /// write nothing
     #[arg(long, visible_alias = "mem-usage")]
     plan: bool,
     /// Say what would be written, and write nothing
     #[arg(long)]
     dry_run: bool,
+    /// How the plan is said: human or json
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: Format,
     /// A number of makedumpfile's of which kdt knows the 1: with it, a line with the progress every few seconds. On the
     /// console of a machine that is the default
     #[arg(long, value_name = "N")]
@@ -72,7 +75,7 @@ impl Run for Args {
                 context.output.warn(note);
             }
             let Some(target) = target.as_ref().filter(|_| !self.plan && !self.dry_run) else {
-                return self.tell_plan(&dump, &classes, level, context);
+                return self.tell_plan(&dump, &classes, level, (&name, &texts), context);
             };
             let writing = Writing {
                 shape: &self.shape,
@@ -135,37 +138,26 @@ impl Args {
         )
     }
 
-    fn tell_plan(&self, dump: &Dump, classes: &Classes, level: Level, context: &Context) -> Outcome {
-        let size = dump.page_size();
-        let mut text = format!("{:<14} {:>12} {:>12}\n", "class", "pages", "size");
-        for (class, count) in classes.counts.iter() {
-            let _ = writeln!(
-                text,
-                "{:<14} {count:>12} {:>12}",
-                class.name(),
-                Size::from(count * size).to_string()
-            );
+    fn tell_plan(
+        &self,
+        dump: &Dump,
+        classes: &Classes,
+        level: Level,
+        (name, texts): (&str, &Texts),
+        context: &Context,
+    ) -> Outcome {
+        let numbers = if self.plan { vec![0, 2, 4, 8, 16, 30, 31] } else { vec![level.number()] };
+        let levels: Vec<Level> = numbers.into_iter().filter_map(Level::new).collect();
+        let sizes = (self.shape.jobs(), texts.notes.len());
+        let plan = Plan::make(dump, name.to_owned(), classes, &levels, sizes, &context.cancel);
+        if context.cancel.is_cancelled() {
+            return Err(Failure::interrupted());
         }
-        let all: u64 = classes.counts.iter().map(|(_, count)| count).sum();
-        let levels = if self.plan { vec![0, 2, 4, 8, 16, 30] } else { vec![level.number()] };
-        for number in levels {
-            let Some(level) = Level::new(number) else { continue };
-            let kept: u64 = classes
-                .counts
-                .iter()
-                .filter(|(class, _)| !level.excludes(*class))
-                .map(|(_, count)| count)
-                .sum();
-            let kept = if all == 0 { classes.kept.len() } else { kept };
-            let _ = writeln!(
-                text,
-                "level {:>2}: {kept} pages kept, {} before compression",
-                level.number(),
-                Size::from(kept * size)
-            );
+        match self.format {
+            Format::Human => context.output.answer(&plan.text())?,
+            Format::Json => json::print(&context.output, &plan)?,
         }
-        context.output.answer(&text)?;
-        Ok(Exit::Done)
+        Ok(if classes.lost > 0 { Exit::Partial } else { Exit::Done })
     }
 
     fn tell(

@@ -153,7 +153,9 @@ impl Step {
         let done = self.done.min(total);
         let percent = u128::from(done) * 100 / u128::from(total);
         let mut line = format!("{of}: {}: {percent} %, {} of {}", self.name, size(done), size(total));
-        if let Some(rate) = u128::from(done).checked_mul(1000).and_then(|done| done.checked_div(passed.as_millis())) {
+        if let Some(rate) =
+            u128::from(done).checked_mul(1000).and_then(|done| done.checked_div(passed.as_millis()))
+        {
             let _ = write!(line, ", {}/s", size(u64::try_from(rate).unwrap_or(u64::MAX)));
         }
         line

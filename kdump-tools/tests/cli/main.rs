@@ -12,6 +12,7 @@ mod check;
 mod debuginfo;
 mod dumps;
 mod examples;
+mod filter;
 mod frame;
 mod real;
 mod similar;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use crate::addr::Pfn;
 use crate::analysis::subject::Subject;
-use crate::analysis::triage::{Options, triage};
+use crate::analysis::triage::{Options, Section, triage};
 use crate::kernel::{self, Kernel};
 use crate::limits::Limits;
 use crate::mem::{Dump, PageState, PhysicalMemory, Recorder};
@@ -148,19 +148,21 @@ pub fn plan(dump: &Dump, level: Level, options: &Options, progress: &dyn Progres
     Plan { frames: present(dump, &recorder), why, gaps, notes, report }
 }
 
-/// The frames that are worth most, for a dump that there may not be room for, without running the analyses: what leads to the
-/// log, the tasks with their stacks, the registers and the symbols; and then, as a second set that may have those of the first
+/// The frames that are worth most, for a dump that there may not be room for: what tells the log, what the kernel died of, the
+/// tasks with their stacks, and what readers begin with; and then, as a second set that may have those of the first
 /// again, text, constants, open files and all `struct page`.
 #[must_use]
 pub fn first(dump: &Dump, limits: &Limits, progress: &dyn Progress, cancel: &Cancel) -> [Vec<(Pfn, u64)>; 2] {
     let recorder = Recorder::new(dump);
     let subject = Subject { memory: &recorder, ..Subject::new(dump) };
     progress.step("find what is worth most", None);
+    let only =
+        vec![Section::Kernel, Section::Log, Section::Panic, Section::Cpus, Section::Tasks, Section::Stacks];
+    let options = Options { only, limits: limits.clone(), ..Options::new("kdt", "") };
+    // What it has read is what it takes to be told again.
+    drop(triage(&subject, &options, progress, cancel));
     let kernel = Kernel::open(&recorder, &subject.hints, kernel::Options::default());
-    // What reads the log has read what it takes to read it again.
-    let _ = kernel.log(limits);
     let mut closure = closure::Closure::new(&recorder, &kernel, limits, cancel);
-    closure.find_unwinding();
     closure.find(Level::Minimal);
     let minimal = present(dump, &recorder);
     closure.find(Level::Standard);

@@ -67,7 +67,11 @@ mod tests {
             (0..count).for_each(|pfn| samples.add(Class::Free, pfn * 3));
             let (frames, seen) = samples.get(Class::Free);
             assert_eq!(seen, count);
-            assert!(frames.len() <= 256 && frames.len() as u64 >= count.min(128), "{count}: {}", frames.len());
+            assert!(
+                frames.len() <= 256 && frames.len() as u64 >= count.min(128),
+                "{count}: {}",
+                frames.len()
+            );
             let gaps: Vec<u64> = frames.windows(2).map(|pair| pair[1] - pair[0]).collect();
             assert!(gaps.windows(2).all(|pair| pair[0] == pair[1]), "{count}");
             assert_eq!(samples.get(Class::User).1, 0);

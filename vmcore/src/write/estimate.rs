@@ -44,7 +44,13 @@ pub struct Estimate {
 
 /// Encodes some pages of each class in each codec.
 #[must_use]
-pub fn sample(dump: &Dump, classes: &Classes, codecs: &[Codec], effort: Effort, cancel: &Cancel) -> Vec<Sample> {
+pub fn sample(
+    dump: &Dump,
+    classes: &Classes,
+    codecs: &[Codec],
+    effort: Effort,
+    cancel: &Cancel,
+) -> Vec<Sample> {
     let told: Vec<(Class, Vec<u64>, u64)> = Class::ALL
         .into_iter()
         .map(|class| (class, classes.samples.get(class)))
@@ -100,9 +106,11 @@ pub fn at_level(samples: &[Sample], level: Level, fixed: u64, page_size: u64) ->
     let codecs = first.encoded.iter().map(|(codec, ..)| *codec);
     codecs
         .map(|codec| {
-            let mut estimate = Estimate { codec, bytes: fixed.saturating_add(page_size), work: Duration::ZERO };
+            let mut estimate =
+                Estimate { codec, bytes: fixed.saturating_add(page_size), work: Duration::ZERO };
             for sample in samples.iter().filter(|sample| !level.excludes(sample.class)) {
-                let Some((_, stored, took)) = sample.encoded.iter().find(|(other, ..)| *other == codec) else {
+                let Some((_, stored, took)) = sample.encoded.iter().find(|(other, ..)| *other == codec)
+                else {
                     continue;
                 };
                 let zeros = if level.drops_zeros() { 0 } else { sample.zeros.saturating_mul(page_size >> 6) };

@@ -4,6 +4,7 @@
 //! digested as it goes by.
 
 mod disk;
+mod plan;
 mod spool;
 
 use std::fs::{self, File};
@@ -21,6 +22,7 @@ use vmcore::limits::Limits;
 use vmcore::mem::{Dump, PhysicalMemory};
 use vmcore::write::{self, Effort, FlatSink, Form, Options, Texts, WriteError, Written};
 
+pub(super) use plan::Plan;
 pub(super) use spool::Source;
 
 use super::Context;
@@ -316,7 +318,8 @@ impl Writing<'_> {
         });
         // An earlier one may be all that there is of another crash.
         for name in names {
-            let kept = if self.shape.force { temporary.persist(&name) } else { temporary.persist_noclobber(&name) };
+            let kept =
+                if self.shape.force { temporary.persist(&name) } else { temporary.persist_noclobber(&name) };
             match kept {
                 Ok(_) => {
                     let beside = self.digest_beside(&name, digest);

@@ -27,12 +27,19 @@ impl Source {
     ///
     /// # Errors
     /// Where stdin is a terminal or empty, or where there is no room for what comes through it.
-    pub(in crate::cli) fn open(named: &Path, target: Option<&Target>, context: &Context) -> Result<Self, Failure> {
+    pub(in crate::cli) fn open(
+        named: &Path,
+        target: Option<&Target>,
+        context: &Context,
+    ) -> Result<Self, Failure> {
         if named.as_os_str() != "-" {
             return Ok(Self { path: named.to_owned(), name: named.to_owned(), _spooled: None });
         }
         if io::stdin().is_terminal() {
-            return Err(Failure::usage("stdin is a terminal, and no dump", "name a file, or pipe a dump into it"));
+            return Err(Failure::usage(
+                "stdin is a terminal, and no dump",
+                "name a file, or pipe a dump into it",
+            ));
         }
         let dir = match target {
             Some(Target::File(path)) => path.parent().filter(|dir| !dir.as_os_str().is_empty()),
@@ -52,7 +59,11 @@ impl Source {
             return Err(Failure::interrupted());
         }
         if bytes == 0 {
-            return Err(Failure::new(Exit::Input, "stdin is empty", "look why what should write the dump ended"));
+            return Err(Failure::new(
+                Exit::Input,
+                "stdin is empty",
+                "look why what should write the dump ended",
+            ));
         }
         context.output.note(&format!("stdin had {}", Size::from(bytes)));
         Ok(Self { path: file.path().to_owned(), name: "stdin".into(), _spooled: Some(file) })

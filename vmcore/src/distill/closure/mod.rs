@@ -91,13 +91,6 @@ impl<'a> Closure<'a> {
         self.noted = count;
     }
 
-    /// The tables that stacks are unwound by: the analyses read parts of them, each for itself.
-    pub(super) fn find_unwinding(&self) {
-        for (from, to) in CONSTANTS.iter().filter(|(from, _)| from.contains("orc")) {
-            self.between(from, to);
-        }
-    }
-
     pub(super) fn find(&mut self, level: Level) {
         for (from, to) in DATA {
             self.between(from, to);

@@ -127,7 +127,9 @@ impl Closure<'_> {
             let Ok(tss) = per_cpu.address(tss, *cpu) else { continue };
             for number in 0..STACKS {
                 let slot = table.saturating_add(number.saturating_mul(8));
-                let Some(Ok(top)) = tss.checked_add(slot).map(|at| self.memory.read_ptr(at)) else { continue };
+                let Some(Ok(top)) = tss.checked_add(slot).map(|at| self.memory.read_ptr(at)) else {
+                    continue;
+                };
                 if top.0 != 0 {
                     self.touch(KVirtAddr(top.0.saturating_sub(EXCEPTION_STACK)), EXCEPTION_STACK);
                 }
