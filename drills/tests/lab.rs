@@ -130,7 +130,8 @@ fn kdt_collects_in_the_capture_kernel() {
     // `status` of the header: DUMP_DH_COMPRESSED_INCOMPLETE is 8.
     assert_eq!((head(&file.paths[0])[424] & 8, head(&part.paths[0])[424] & 8), (0, 8));
     let console = fs::read_to_string(&file.console).unwrap();
-    let memory = console.lines().filter_map(|line| line.trim().strip_prefix("Maximum resident set size (kbytes): "));
+    let memory =
+        console.lines().filter_map(|line| line.trim().strip_prefix("Maximum resident set size (kbytes): "));
     let memory: Vec<u64> = memory.map(|kib| kib.trim().parse().unwrap()).collect();
     assert_eq!(memory.len(), 3);
     println!("kdt took {memory:?} KiB");

@@ -54,7 +54,8 @@ fn a_try_at_a_lower_level_leaves_nothing_of_itself() {
     let ran = limited(7000, &["-z".as_ref(), "-d".as_ref(), "1,31".as_ref(), &committed(), &target]);
     assert_eq!(ran.code, 8);
     assert!(ran.stderr.contains("it is tried again at level 31"), "{ran:?}");
-    let mut names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["vmcore-incomplete", "vmcore-incomplete.sha256"]);
 }
@@ -71,7 +72,10 @@ fn a_dump_from_a_pipe_is_that_from_the_file() {
     let ended = piped(&committed(), &from_pipe);
     assert_eq!(ended.code, 0, "{ended:?}");
     assert!(ended.stderr.contains("stdin is kept in a temporary file in "), "{ended:?}");
-    assert_eq!(run(["filter".as_ref(), "-z".as_ref(), committed().as_os_str(), from_file.as_os_str()]).code, 0);
+    assert_eq!(
+        run(["filter".as_ref(), "-z".as_ref(), committed().as_os_str(), from_file.as_os_str()]).code,
+        0
+    );
     assert_eq!(fs::read(&from_pipe).unwrap(), fs::read(&from_file).unwrap());
     // A stream that was cut gives what is there.
     let stream = kdt().args(["filter", "-F", "-z"]).arg(committed()).output().unwrap().stdout;
@@ -80,9 +84,9 @@ fn a_dump_from_a_pipe_is_that_from_the_file() {
     assert_eq!(piped(&flat, &cut).code, 4);
     assert_eq!(run(["info".as_ref(), cut.as_os_str()]).code, 4);
     piped(Path::new("/dev/null"), &dir.path().join("x")).fails(3, "stdin is empty");
-    let left = fs::read_dir(dir.path()).unwrap().filter(|entry| {
-        entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".kdt-")
-    });
+    let left = fs::read_dir(dir.path())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".kdt-"));
     assert_eq!(left.count(), 0);
 }
 
