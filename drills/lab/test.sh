@@ -66,7 +66,8 @@ if [ -e "$debug/$release" ]; then
 	# The newest crash, where the mirror has it.
 	if sh drills/lab/peers.sh versions >/dev/null 2>&1; then
 		KDT_FOREIGN_CRASH_COMMAND="sh drills/lab/peers.sh crash"
-		export KDT_FOREIGN_CRASH_COMMAND
+		KDT_FOREIGN_MAKEDUMPFILE_COMMAND="sh drills/lab/peers.sh makedumpfile"
+		export KDT_FOREIGN_CRASH_COMMAND KDT_FOREIGN_MAKEDUMPFILE_COMMAND
 	fi
 fi
 KDT_FOREIGN_DUMPS=$dumps cargo test --workspace --locked --test foreign -- --nocapture

@@ -41,5 +41,8 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some(code) = sosreport_lite::serve_if_asked(words.iter().cloned()) {
         return code;
     }
+    if cli::makedumpfile::is_called(&words) {
+        return ExitCode::from(cli::makedumpfile::run(&words));
+    }
     ExitCode::from(cli::run(words).code())
 }

@@ -1,7 +1,7 @@
 //! Reads Linux kernel memory dumps: opens them, translates addresses, and says what happened.
 //!
 //! Data flows one way, and a module uses only what stands before it:
-//! `addr, limits, progress, error → raw → source → format → mem → xlat → sym → kernel → unwind → report → analysis → filter → write`.
+//! `addr, limits, progress, error → raw → source → format → mem → xlat → sym → kernel → unwind → report → analysis → filter → scrub → write`.
 //!
 //! - [`Dump`] opens a dump of any container ([`Dump::open`], [`Dump::open_set`]), tells of itself
 //!   ([`Facts`], [`Completeness`], registers, notes), and is the machine's [`PhysicalMemory`].
@@ -9,6 +9,7 @@
 //! - [`sym`] has the kernel's own symbols and types, read from the dump itself; [`kernel::describe`] brings them together.
 //! - [`mod@check`] decodes every page and says which are bad.
 //! - [`distill`] plans which frames are enough for the analyses.
+//! - [`scrub`] plans which bytes are erased, and proves that they are.
 //! - [`unwind`] has the stacks of tasks and CPUs.
 //! - [`source`] has bytes at an offset, [`format`](mod@format) what each format says of itself, [`raw`] the layouts.
 //!
@@ -71,6 +72,7 @@ pub mod mem;
 pub mod progress;
 pub mod raw;
 pub mod report;
+pub mod scrub;
 pub mod source;
 pub mod sym;
 pub mod unwind;

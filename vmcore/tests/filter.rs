@@ -13,13 +13,13 @@ use std::path::Path;
 
 use vmcore::addr::Pfn;
 use vmcore::analysis::subject::Subject;
-use vmcore::filter::{Class, Classes, Level, Selection, classify};
+use vmcore::filter::{self, Class, Classes, Level, Selection, classify};
 use vmcore::format::Codec;
 use vmcore::format::vmcoreinfo::Vmcoreinfo;
 use vmcore::kernel::{Kernel, Options as KernelOptions};
 use vmcore::limits::Limits;
 use vmcore::progress::{Cancel, Quiet};
-use vmcore::write::{Effort, FileSink, FlatSink, Form, Options, Sink, Texts, Written, cut, write};
+use vmcore::write::{FileSink, FlatSink, Form, Options, Reuse, Sink, Texts, Written, cut, write};
 use vmcore::{Dump, OpenOptions, PageState, PhysicalMemory};
 
 fn real() -> Dump {
@@ -44,15 +44,7 @@ fn classes(dump: &Dump, number: u8) -> Classes {
 }
 
 fn options(form: Form, number: u8) -> Options {
-    Options {
-        form,
-        level: level(number),
-        effort: Effort::Fast,
-        jobs: 3,
-        verify: true,
-        part: None,
-        first: Vec::new(),
-    }
+    Options { jobs: 3, ..Options::new(form, level(number)) }
 }
 
 fn put(dump: &Dump, classes: &Classes, options: &Options, path: &Path, flat: bool) -> Written {
@@ -309,4 +301,43 @@ fn a_stream_that_was_cut_can_be_read_as_far_as_it_goes() {
     let copy = Dump::open(&path, &OpenOptions::default()).unwrap();
     assert!(!copy.completeness().is_complete());
     assert!(copy.vmcoreinfo_raw().is_some());
+}
+
+#[test]
+fn a_limit_keeps_what_has_room_and_marks_the_rest() {
+    let (dump, dir) = (real(), tempfile::tempdir().unwrap());
+    let classes = classes(&dump, 31);
+    let path = dir.path().join("short");
+    let limited = Options { limit: Some(4_000_000), ..options(Form::Kdump(Codec::Zstd), 31) };
+    let written = put(&dump, &classes, &limited, &path, false);
+    assert!(path.metadata().unwrap().len() <= 4_000_000);
+    assert!(written.cut_off > 0 && written.pages > 0);
+    let copy = Dump::open(&path, &OpenOptions::default()).unwrap();
+    assert_eq!(copy.completeness().lost_pages, written.cut_off);
+    assert_eq!(copy.completeness().present_pages, written.pages);
+    assert!(copy.completeness().incomplete_flag);
+}
+
+#[test]
+fn pages_are_taken_over_as_they_are_stored_and_a_damaged_one_is_noticed() {
+    let (dump, dir) = (real(), tempfile::tempdir().unwrap());
+    let zlib = dir.path().join("zlib");
+    let all = filter::frames(&dump, &Limits::default(), &Cancel::default()).unwrap();
+    put(&dump, &all, &options(Form::Kdump(Codec::Zlib), 1), &zlib, false);
+    let stored = std::fs::read(&zlib).unwrap();
+    let copy = dir.path().join("copy");
+    let over = Options { reuse: Reuse::All, share_zeros: true, ..options(Form::Kdump(Codec::Zlib), 0) };
+    put(&Dump::open(&zlib, &OpenOptions::default()).unwrap(), &all, &over, &copy, false);
+    assert!(std::fs::read(&copy).unwrap() == stored);
+
+    // The last byte of the file is of the sum of the last page that is compressed.
+    let mut damaged = stored;
+    *damaged.last_mut().unwrap() ^= 1;
+    std::fs::write(&zlib, damaged).unwrap();
+    let damaged = Dump::open(&zlib, &OpenOptions::default()).unwrap();
+    for (name, verify, unreadable) in [("looked at", true, 1), ("not looked at", false, 0)] {
+        let over = Options { verify, ..over.clone() };
+        let written = put(&damaged, &all, &over, &dir.path().join(name), false);
+        assert_eq!(written.unreadable, unreadable, "{name}");
+    }
 }

@@ -9,7 +9,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// The modules in the order in which data flows, `a b` for two that stand side by side. `filter` and `write` stand
+/// The modules in the order in which data flows, `a b` for two that stand side by side. `filter`, `scrub` and `write` stand
 /// beside the analysis: they use what comes before `kernel`, and nothing uses them.
 const ORDER: &[&[&str]] = &[
     &["addr", "limits", "progress", "error"],
@@ -27,6 +27,7 @@ const ORDER: &[&[&str]] = &[
     &["analysis"],
     &["distill"],
     &["filter"],
+    &["scrub"],
     &["write"],
 ];
 

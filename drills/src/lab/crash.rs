@@ -261,6 +261,7 @@ fn host(
         // The last line of a panic: all CPUs have stopped by then.
         HostState::Panicked => ("panic", "---[ end Kernel panic"),
         HostState::Running => ("idle", "lab: idle"),
+        HostState::Hung => ("panic", spec.says.as_str()),
         HostState::Capturing => ("kdump", "lab: holding"),
     };
     let mut devices = vec!["pvpanic".to_owned()];
@@ -272,6 +273,8 @@ fn host(
         let path = boot.image.boot_disk.clone();
         disks.push(Disk { serial: "boot".to_owned(), path, read_only: true });
     }
+    let kit = boot.kit.disk.as_ref();
+    disks.extend(kit.map(|kit| Disk { serial: "kit".to_owned(), path: kit.clone(), read_only: true }));
     let machine = GuestSpec {
         cmdline: cmdline(boot, spec, &format!("lab.do={order}")),
         memory_mib: spec.memory_mib,
@@ -299,7 +302,7 @@ fn host(
                 }
             }
         }
-        HostState::Running | HostState::Capturing => {
+        HostState::Running | HostState::Hung | HostState::Capturing => {
             guest.wait_console(sign, BOOT)?;
             // It has to have run for some seconds, so that its own work is in its memory.
             std::thread::sleep(Duration::from_secs(5));

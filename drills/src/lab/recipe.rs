@@ -202,6 +202,8 @@ pub enum HostState {
     Panicked,
     /// Healthy.
     Running,
+    /// After its failure, which does not end it: tasks hang.
+    Hung,
     /// After its panic, while its capture kernel runs.
     Capturing,
 }

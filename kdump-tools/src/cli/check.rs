@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use vmcore::analysis::subject;
 use vmcore::check::{CheckOptions, Checked, check};
 use vmcore::report::{BadPages, CHECK_SCHEMA, Check, CheckVerdict, CheckedPages, DumpInfo, ReportError};
+use vmcore::scrub::{Canary, search};
 
 use super::opened::Opened;
 use super::triage::{jobs, tell_skipped};
+use super::writing::scrub::proven;
 use super::{Context, Format, Run, tool};
 use crate::discover::{self, DumpSet};
 use crate::exit::{Exit, Failure, Outcome};
@@ -15,7 +17,7 @@ use crate::output::{self, json};
 
 /// Decode every page of a dump, and name those that can't be had
 ///
-/// Ends with 5 where a page that is stored does not decode, with 4 where all that is there decodes but the file was
+/// Ends with 5 where a page that is stored does not decode, or holds a --canary, with 4 where all that is there decodes but the file was
 /// cut off, with 3 where it is no usable dump. A directory means every dump below it.
 ///
 /// What is found depends on how the pages are stored: a zlib page carries a sum; a changed byte of a zstd, lzo or
@@ -29,6 +31,9 @@ pub struct Args {
     /// Tell a digest of what all pages hold: the same for each format, codec and container
     #[arg(long)]
     digest: bool,
+    /// A text that must not be in the dump: each place where it is is named, and the exit code is 5. Can be given again
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    canary: Vec<String>,
     /// human: lines for a person; json: the document kdt/check/1, in an array where there are several dumps
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
@@ -63,12 +68,22 @@ impl Run for Args {
                     if checked.interrupted {
                         return Err(Failure::interrupted());
                     }
-                    let exit = match checked.verdict() {
+                    let mut document = document(&opened, checked);
+                    if !self.canary.is_empty() {
+                        let canaries: Vec<Canary> =
+                            self.canary.iter().map(|text| Canary::named(text)).collect();
+                        let watch = (&context.cancel, &progress as &dyn vmcore::progress::Progress);
+                        let found = pool.install(|| search(opened.dump(), &canaries, watch));
+                        document.canaries = Some(proven(&canaries, found)?);
+                    }
+                    let there = document.canaries.as_ref().is_some_and(|search| search.count > 0);
+                    let exit = match document.verdict {
+                        _ if there => Exit::Verify,
                         CheckVerdict::Corrupt => Exit::Verify,
                         CheckVerdict::Incomplete => Exit::Partial,
                         _ => Exit::Done,
                     };
-                    (document(&opened, checked), exit)
+                    (document, exit)
                 }
                 Err(error) => {
                     let failure = Failure::from(&error);
@@ -116,6 +131,7 @@ fn document(opened: &Opened, checked: Checked) -> Check {
         codecs: checked.codecs,
         bad: checked.bad,
         digest: checked.digest,
+        canaries: None,
         error: None,
     }
 }
@@ -130,6 +146,7 @@ fn unusable(set: &DumpSet, failure: &Failure) -> Check {
         codecs: Vec::new(),
         bad: BadPages::default(),
         digest: None,
+        canaries: None,
         error: Some(ReportError { message: failure.message.clone(), hint: failure.hint.clone() }),
     }
 }

@@ -13,8 +13,9 @@ use vmcore::kernel::{self, Kernel};
 use vmcore::limits::Limits;
 use vmcore::mem::{Dump, OpenOptions, PhysicalMemory};
 use vmcore::progress::Cancel;
-use vmcore::write::{Effort, Texts};
+use vmcore::write::{Effort, Reuse, Texts};
 
+use super::writing::scrub::Scrub;
 use super::writing::{self, Shape, Source, Target, Writing};
 use super::{Context, Run};
 use crate::exit::{Exit, Failure, Outcome};
@@ -63,8 +64,8 @@ impl Run for Args {
                 "name it behind the source, or use -F for a stream on stdout",
             ));
         }
-        if let Some(Target::File(path)) = &target {
-            self.shape.check(path, &self.source)?;
+        for path in target.iter().flat_map(Target::paths) {
+            self.shape.care.check(path, &[&self.source])?;
         }
         let source = Source::open(&self.source, target.as_ref(), context)?;
         let dump = Dump::open(source.path(), &OpenOptions::default())?;
@@ -78,25 +79,41 @@ impl Run for Args {
         for gap in plan.notes.iter().chain(&plan.gaps) {
             context.output.warn(gap);
         }
-        let Some(target) = target.filter(|_| !self.dry_run) else {
-            return tell_plan(&plan, &dump, context);
-        };
-        let classes = kept(&dump, &plan, &context.cancel)?;
+        let wanted = self.shape.scrubbing.wanted()?;
+        let mut classes = kept(&dump, &plan, &context.cancel)?;
         let subject = Subject::new(&dump);
         let watched = kernel::Options::default().watched(&context.cancel, &progress);
         let kernel = Kernel::open(subject.memory, &subject.hints, watched);
         let mut texts = Texts::told_by(&dump, &kernel);
         texts.add(KDT_NOTE.0, KDT_NOTE.1, distill::words(self.level, env!("CARGO_PKG_VERSION")).as_bytes());
+        let scrub = match &wanted {
+            Some(wanted) => Some(Scrub::plan(
+                wanted,
+                &dump,
+                &kernel,
+                &mut classes,
+                &mut texts,
+                &self.shape,
+                context,
+                &progress,
+            )?),
+            None => None,
+        };
+        let Some(target) = target.filter(|_| !self.dry_run) else {
+            return tell_plan(&plan, &dump, context);
+        };
         let writing = Writing {
             shape: &self.shape,
-            codec: Codec::Zstd,
+            form: self.shape.form(Codec::Zstd),
+            reuse: Reuse::None,
             effort: Effort::Small,
-            source: &source,
+            sources: &[source.path()],
             dump: &dump,
-            kernel: &kernel,
+            direct: kernel.facts().page_offset,
             classes: &classes,
             level: filter::Level::MAX,
             texts: &texts,
+            scrub: scrub.as_ref(),
             context,
             progress: &progress,
             keep_incomplete: true,
@@ -113,7 +130,11 @@ impl Run for Args {
             ));
         }
         let exit = writing::ending(&done, classes.lost, source.name(), context);
-        Ok(if plan.gaps.is_empty() { exit } else { Exit::Partial })
+        let exit = if plan.gaps.is_empty() { exit } else { Exit::Partial };
+        match &scrub {
+            Some(scrub) => scrub.account_for(&done, &target, source.name(), context, exit),
+            None => Ok(exit),
+        }
     }
 }
 

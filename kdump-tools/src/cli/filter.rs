@@ -8,8 +8,9 @@ use vmcore::format::Codec;
 use vmcore::kernel::{self, Kernel};
 use vmcore::limits::Limits;
 use vmcore::mem::{Dump, OpenOptions, PhysicalMemory};
-use vmcore::write::{Effort, Texts};
+use vmcore::write::{Effort, Form, Reuse, Texts};
 
+use super::writing::scrub::Scrub;
 use super::writing::{self, Done, Plan, Shape, Source, Target, Writing};
 use super::{Context, Format, Run};
 use crate::exit::{Exit, Failure, Outcome};
@@ -46,6 +47,9 @@ pub struct Args {
     /// How the plan is said: human or json
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
+    /// One file of a split set, as makedumpfile takes their names
+    #[arg(long, value_name = "FILE", hide = true, conflicts_with_all = ["target", "split", "part_size", "flattened", "elf", "limit"])]
+    into: Vec<PathBuf>,
     /// A number of makedumpfile's of which kdt knows the 1: with it, a line with the progress every few seconds. On the
     /// console of a machine that is the default
     #[arg(long, value_name = "N")]
@@ -55,8 +59,8 @@ pub struct Args {
 impl Run for Args {
     fn run(self, context: &Context) -> Outcome {
         let target = self.target()?;
-        if let Some(Target::File(path)) = &target {
-            self.shape.check(path, &self.source)?;
+        for path in target.iter().flat_map(Target::paths) {
+            self.shape.care.check(path, &[&self.source])?;
         }
         let source = Source::open(&self.source, target.as_ref(), context)?;
         let dump = Dump::open(source.path(), &OpenOptions::default())?;
@@ -65,28 +69,48 @@ impl Run for Args {
         let subject = Subject::new(&dump);
         let watched = kernel::Options::default().watched(&context.cancel, &progress);
         let kernel = Kernel::open(subject.memory, &subject.hints, watched);
-        let texts = Texts::told_by(&dump, &kernel);
+        let told = Texts::told_by(&dump, &kernel);
+        let wanted = self.shape.scrubbing.wanted()?;
         let mut levels = self.dump_level.iter().copied();
         let mut level = levels.next().unwrap_or(Level::MAX);
         let mut next = levels.next();
         loop {
-            let classes = self.classify(&dump, &kernel, level, context, (&source, &progress))?;
+            let mut classes = self.classify(&dump, &kernel, level, context, (&source, &progress))?;
             for note in &classes.notes {
                 context.output.warn(note);
             }
+            let mut texts = told.clone();
+            let scrub = match &wanted {
+                Some(wanted) if !self.plan => Some(Scrub::plan(
+                    wanted,
+                    &dump,
+                    &kernel,
+                    &mut classes,
+                    &mut texts,
+                    &self.shape,
+                    context,
+                    &progress,
+                )?),
+                _ => None,
+            };
             let Some(target) = target.as_ref().filter(|_| !self.plan && !self.dry_run) else {
                 return self.tell_plan(&dump, &classes, level, (&name, &texts), context);
             };
+            if self.shape.form(Codec::Lzo) != Form::Elf {
+                classes.keep_missing();
+            }
             let writing = Writing {
                 shape: &self.shape,
-                codec: Codec::Lzo,
+                form: self.shape.form(Codec::Lzo),
+                reuse: Reuse::None,
                 effort: Effort::Fast,
-                source: &source,
+                sources: &[source.path()],
                 dump: &dump,
-                kernel: &kernel,
+                direct: kernel.facts().page_offset,
                 classes: &classes,
                 level,
                 texts: &texts,
+                scrub: scrub.as_ref(),
                 context,
                 progress: &progress,
                 keep_incomplete: next.is_none(),
@@ -97,7 +121,13 @@ impl Run for Args {
                     (level, next) = (higher, levels.next());
                 }
                 (Err(failure), _) => return Err(failure),
-                (Ok(done), _) => return Ok(self.tell(&done, &classes, level, (&source, context))),
+                (Ok(done), _) => {
+                    let exit = self.tell(&done, &classes, level, (&source, context));
+                    return match &scrub {
+                        Some(scrub) => scrub.account_for(&done, target, source.name(), context, exit),
+                        None => Ok(exit),
+                    };
+                }
             }
         }
     }
@@ -105,6 +135,9 @@ impl Run for Args {
 
 impl Args {
     fn target(&self) -> Result<Option<Target>, Failure> {
+        if !self.into.is_empty() {
+            return Ok(Some(Target::Set(self.into.clone())));
+        }
         match Target::named(self.target.as_deref(), &self.shape) {
             Some(target) => Ok(Some(target)),
             None if self.plan || self.dry_run => Ok(None),
@@ -148,7 +181,7 @@ impl Args {
     ) -> Outcome {
         let numbers = if self.plan { vec![0, 2, 4, 8, 16, 30, 31] } else { vec![level.number()] };
         let levels: Vec<Level> = numbers.into_iter().filter_map(Level::new).collect();
-        let sizes = (self.shape.jobs(), texts.notes.len());
+        let sizes = (self.shape.care.jobs(), texts.notes.len());
         let plan = Plan::make(dump, name.to_owned(), classes, &levels, sizes, &context.cancel);
         if context.cancel.is_cancelled() {
             return Err(Failure::interrupted());
@@ -169,7 +202,7 @@ impl Args {
     ) -> Exit {
         let left_out: u64 =
             classes.counts.iter().filter(|(class, _)| level.excludes(*class)).map(|(_, count)| count).sum();
-        for Done { name, written, bytes, digest } in done {
+        for Done { name, written, bytes, digest, .. } in done {
             context.output.note(&format!(
                 "{name}: {}, {} of which {} are zeros; {left_out} left out at level {level}; sha256 {digest}",
                 Size::from(*bytes),

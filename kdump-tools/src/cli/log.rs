@@ -17,7 +17,7 @@ use super::opened::Opened;
 use super::{Context, Format, Run};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::escape::escape_lines;
-use crate::output::json;
+use crate::output::{file, json};
 
 /// Show the kernel log of a dump, like dmesg
 ///
@@ -43,6 +43,9 @@ pub struct Args {
     /// Only the last N records
     #[arg(short = 'n', long, value_name = "N")]
     tail: Option<usize>,
+    /// Write to FILE instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
 }
 
 /// How times are written.
@@ -124,10 +127,22 @@ impl Run for Args {
         };
         let chosen = self.choose(&log);
         match self.format {
-            Format::Human => self.print(context, &chosen, boot)?,
+            Format::Human if self.output.is_some() => {
+                let mut text = Vec::new();
+                self.write(&mut text, &chosen, boot, false).map_err(|e| Failure::internal(e.to_string()))?;
+                self.save(&String::from_utf8_lossy(&text))?;
+            }
+            Format::Human => {
+                let terminal = context.output.is_terminal();
+                context.output.answer_with(|stdout| self.write(stdout, &chosen, boot, terminal))?;
+            }
             Format::Json => {
                 let lines: Vec<LogLine> = chosen.iter().map(|record| analysis::log::line(record)).collect();
-                json::print(&context.output, &document(&opened, &log, &lines))?;
+                let document = document(&opened, &log, &lines);
+                match &self.output {
+                    Some(_) => self.save(&json::text(&document)?)?,
+                    None => json::print(&context.output, &document)?,
+                }
             }
         }
         Ok(tell_losses(context, &log))
@@ -148,26 +163,34 @@ impl Args {
         chosen
     }
 
-    fn print(&self, context: &Context, records: &[&LogRecord], boot: Option<f64>) -> Result<(), Failure> {
+    fn save(&self, text: &str) -> Result<(), Failure> {
+        let sources: Vec<&std::path::Path> = self.paths.iter().map(PathBuf::as_path).collect();
+        self.output.as_deref().map_or(Ok(()), |path| file::write(path, text, &sources))
+    }
+
+    fn write(
+        &self,
+        out: &mut dyn Write,
+        records: &[&LogRecord],
+        boot: Option<f64>,
+        terminal: bool,
+    ) -> io::Result<()> {
         let mut style = Style::default();
         style.caller = self.caller;
-        let terminal = context.output.is_terminal();
-        context.output.answer_with(|stdout| {
-            for record in records {
-                let mut text = Vec::new();
-                match boot {
-                    None => render::record(&mut text, record, style)?,
-                    Some(boot) => self.with_wall_clock(&mut text, record, style, boot)?,
-                }
-                if terminal {
-                    // makedumpfile lets \r, \v and \f through; on a terminal they would hide text.
-                    stdout.write_all(escape_lines(&String::from_utf8_lossy(&text)).as_bytes())?;
-                } else {
-                    stdout.write_all(&text)?;
-                }
+        for record in records {
+            let mut text = Vec::new();
+            match boot {
+                None => render::record(&mut text, record, style)?,
+                Some(boot) => self.with_wall_clock(&mut text, record, style, boot)?,
             }
-            Ok(())
-        })
+            if terminal {
+                // makedumpfile lets \r, \v and \f through; on a terminal they would hide text.
+                out.write_all(escape_lines(&String::from_utf8_lossy(&text)).as_bytes())?;
+            } else {
+                out.write_all(&text)?;
+            }
+        }
+        Ok(())
     }
 
     /// The record behind its time of day. What `render` writes without a time is put below itself line by line.
@@ -275,6 +298,7 @@ mod tests {
             time: Time::Iso,
             caller: false,
             tail: None,
+            output: None,
         };
         let record =
             LogRecord { ts_ns: Some(1_500_000_000), text: b"one\ntwo".to_vec(), ..LogRecord::default() };

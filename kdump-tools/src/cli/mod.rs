@@ -5,13 +5,16 @@
 
 pub mod check;
 pub mod collect;
+pub mod convert;
 pub mod distill;
 pub mod drill;
 pub mod escalate;
 pub mod filter;
 pub mod gen_docs;
 pub mod info;
+pub mod join;
 pub mod log;
+pub mod makedumpfile;
 mod opened;
 pub mod pack;
 pub mod send;
@@ -68,6 +71,8 @@ commands! {
     Check => check,
     Filter => filter,
     Distill => distill,
+    Convert => convert,
+    Join => join,
     Collect => collect,
     Pack => pack,
     Verify => verify,

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use vmcore::report::{Check, CheckVerdict, PageFault, PageRun};
+use vmcore::report::{CanaryHit, CanarySearch, Check, CheckVerdict, PageFault, PageRun};
 
 use super::color::{Painter, Style};
 use super::dump;
@@ -56,7 +56,34 @@ pub fn text(check: &Check, width: usize, painter: Painter) -> String {
     if let Some(digest) = &check.digest {
         facts.row("digest", format!("{} of {}", digest.sha256, human::pages(digest.pages, page_size)));
     }
+    if let Some(search) = &check.canaries {
+        facts.row("canaries", canaries(search, page_size, painter));
+        facts.maybe(
+            "found",
+            (search.in_headers > 0)
+                .then(|| format!("{} in names and notes of the header", search.in_headers)),
+        );
+        for hit in search.hits.iter().take(SHOWN) {
+            let CanaryHit { canary, pfn, offset } = hit;
+            facts.row(
+                "found",
+                format!("canary {} at pfn {pfn:#x}, offset {offset:#x}", canary.saturating_add(1)),
+            );
+        }
+    }
     facts.render(width, painter)
+}
+
+fn canaries(search: &CanarySearch, page_size: u64, painter: Painter) -> String {
+    let looked = format!("{} looked for in {}", search.canaries, human::pages(search.pages, page_size));
+    let result = if search.count > 0 {
+        painter.paint(Style::Bad, &format!("FOUND {} times", human::count(search.count)))
+    } else if search.unreadable > 0 {
+        painter.paint(Style::Warn, "not found, but not all pages can be read")
+    } else {
+        painter.paint(Style::Good, "none is there")
+    };
+    format!("{result}: {looked}")
 }
 
 fn verdict(verdict: CheckVerdict, painter: Painter) -> String {

@@ -27,8 +27,7 @@ fn report(host: &str, time: f64, names: &[&str]) -> Report {
         interrupted: false,
     };
     let backtrace = names.iter().map(frame).collect();
-    report.panic =
-        Some(Panic { kind: PanicKind::Bug, message: "x".into(), cpu: None, task: None, backtrace });
+    report.panic = Some(Panic { backtrace, ..Panic::new(PanicKind::Bug, "x") });
     report.signature = vmcore::analysis::signature::of(&report);
     report
 }

@@ -12,7 +12,7 @@ use fixtures::kdump::Kdump;
 use fixtures::machine::{Built, Machine, log};
 use serde_json::Value;
 
-use crate::support::{docs, kdt, ran, run, schema, scratch};
+use crate::support::{kdt, ran, run, schema, scratch};
 
 fn kdump(machine: &Built) -> Kdump {
     Kdump {
@@ -39,13 +39,6 @@ fn one_dump() -> (tempfile::TempDir, PathBuf, Built) {
 
 fn words<'a>(command: &'a str, rest: &[&'a OsStr]) -> Vec<&'a OsStr> {
     std::iter::once(OsStr::new(command)).chain(rest.iter().copied()).collect()
-}
-
-#[track_caller]
-fn fits(schema_name: &str, document: &Value) {
-    let schema: Value = serde_json::from_str(&fs::read_to_string(docs(schema_name)).unwrap()).unwrap();
-    assert_eq!(schema::violations(&schema, document), Vec::<String>::new());
-    assert_eq!(schema::undocumented(&schema, document), Vec::<String>::new());
 }
 
 #[test]
@@ -76,14 +69,14 @@ fn info_as_json_fits_its_schema() {
     let text = write(dir.path(), "text", b"no dump at all\n");
     let one = run(words("info", &[path.as_os_str(), OsStr::new("--format=json")]));
     assert_eq!(one.code, 0);
-    fits("json-schemas/info-1.json", &one.json());
+    schema::fits("info-1", &one.json());
     assert_eq!(one.json()["dump"]["completeness"]["lost_pages"], 0);
     let two = run(words("info", &[path.as_os_str(), text.as_os_str(), OsStr::new("--format=json")]));
     assert_eq!(two.code, 4, "one of two is usable");
     let documents = two.json();
     assert_eq!(documents.as_array().unwrap().len(), 2);
     for document in documents.as_array().unwrap() {
-        fits("json-schemas/info-1.json", document);
+        schema::fits("info-1", document);
     }
     assert_eq!((&documents[0]["usable"], &documents[1]["usable"]), (&Value::Bool(true), &Value::Bool(false)));
 }
@@ -117,7 +110,7 @@ fn the_log_can_be_chosen_from() {
     assert_eq!(tail.stdout, log::dmesg(&machine.lines[machine.lines.len() - 1..]));
     let count = |level: u8| machine.lines.iter().filter(|line| line.level <= level).count();
     let document = log(&["--level", "warn+", "--format", "json"]).json();
-    fits("json-schemas/log-1.json", &document);
+    schema::fits("log-1", &document);
     assert_eq!(document["lines"].as_array().unwrap().len(), count(4));
     assert_eq!(document["records"], machine.lines.len());
     let iso = log(&["--time", "iso"]).stdout;
@@ -159,8 +152,15 @@ fn triage_says_what_happened_first_and_what_it_did_not_look_at_last() {
     assert!(ran.stdout.starts_with("PANIC (sysrq): "), "{}", ran.stdout);
     let place =
         |words: &str| ran.stdout.find(words).unwrap_or_else(|| panic!("{words:?} is not in {}", ran.stdout));
-    let order = ["kernel: ", "dump: ", "CPUs\n", "Log, around the panic\n", "Findings\n", "Not looked at\n"]
-        .map(place);
+    let order = [
+        "What it means, and what to do\n",
+        "kernel: ",
+        "dump: ",
+        "CPUs\n",
+        "Log, around the panic\n",
+        "Not looked at\n",
+    ]
+    .map(place);
     assert!(order.is_sorted(), "{}", ran.stdout);
     assert!(ran.stdout.contains("critical  KD-PANIC-SYSRQ (certain)"), "{}", ran.stdout);
 }
@@ -169,7 +169,7 @@ fn triage_says_what_happened_first_and_what_it_did_not_look_at_last() {
 fn triage_as_json_fits_its_schema_and_is_null_where_it_does_not_know() {
     let (_dir, path, machine) = one_dump();
     let document = run(words("triage", &[path.as_os_str(), OsStr::new("--format=json")])).json();
-    fits("json-schemas/triage-1.json", &document);
+    schema::fits("triage-1", &document);
     assert_eq!(document["panic"]["kind"], "sysrq");
     assert_eq!(document["kernel"]["nodename"], "fixture");
     assert_eq!(document["kernel"]["crash_time"], 1_700_000_000.0);
@@ -199,7 +199,7 @@ fn many_dumps_are_an_array_in_the_order_of_the_input_and_a_bad_one_stops_none() 
     let names: Vec<&str> = documents.iter().map(|d| d["dump"]["path"].as_str().unwrap()).collect();
     assert_eq!(names, [&empty, &cut, &good].map(|path| path.to_str().unwrap()));
     for document in documents {
-        fits("json-schemas/triage-1.json", document);
+        schema::fits("triage-1", document);
     }
     assert!(documents[0]["error"]["message"].as_str().unwrap().ends_with("is an empty file"));
     assert!(documents[1]["error"].is_null());
@@ -279,7 +279,7 @@ fn what_is_left_out_by_only_is_told() {
     let ran =
         run(words("triage", &[path.as_os_str(), OsStr::new("--only=panic"), OsStr::new("--format=json")]));
     let document = ran.json();
-    fits("json-schemas/triage-1.json", &document);
+    schema::fits("triage-1", &document);
     assert_eq!(document["panic"]["kind"], "sysrq");
     assert!(
         document["kernel"]["release"].is_null() && document["log"]["lines"].as_array().unwrap().is_empty()

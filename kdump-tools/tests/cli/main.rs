@@ -9,9 +9,11 @@
 
 mod bad_input;
 mod check;
+mod convert;
 mod debuginfo;
 mod dumps;
 mod examples;
+mod failures;
 mod filter;
 mod frame;
 mod real;

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use vmcore::report::{Panic, PanicKind, Report};
+use vmcore::report::Report;
 
-use crate::support::{docs, run, schema};
+use crate::support::{run, schema};
 
 /// A report of a crash on `host`.
 fn report(path: &Path, host: &str, time: f64, names: &[&str]) {
@@ -15,13 +15,12 @@ fn report(path: &Path, host: &str, time: f64, names: &[&str]) {
     report.kernel.release = Some("6.1.0-9-amd64".into());
     report.kernel.crash_time = Some(time);
     let frame = |name: &&str| {
-        let frame = json!({"pc": null, "symbol": name, "offset": 1, "module": null, "trust": "orc", "sure": true, "sp": null,
-            "file": null, "line": null, "inlined": false, "stack": null, "interrupted": false});
-        serde_json::from_value(frame).unwrap()
+        json!({"pc": null, "symbol": name, "offset": 1, "module": null, "trust": "orc", "sure": true, "sp": null,
+            "file": null, "line": null, "inlined": false, "stack": null, "interrupted": false})
     };
-    let backtrace = names.iter().map(frame).collect();
-    report.panic =
-        Some(Panic { kind: PanicKind::Bug, message: "x".into(), cpu: None, task: None, backtrace });
+    let backtrace: Vec<Value> = names.iter().map(frame).collect();
+    let panic = json!({"kind": "bug", "message": "x", "cpu": null, "task": null, "backtrace": backtrace});
+    report.panic = Some(serde_json::from_value(panic).unwrap());
     report.signature = vmcore::analysis::signature::of(&report);
     fs::write(path, serde_json::to_string(&report).unwrap()).unwrap();
 }
@@ -47,10 +46,7 @@ fn a_crash_that_was_seen_before_is_told_with_hosts_and_times_and_fits_the_schema
     }
     let ran = run(["similar".as_ref(), own.as_os_str(), folder.as_os_str(), "--format=json".as_ref()]);
     let document: Value = ran.json();
-    let schema: Value =
-        serde_json::from_str(&fs::read_to_string(docs("json-schemas/similar-1.json")).unwrap()).unwrap();
-    assert_eq!(schema::violations(&schema, &document), Vec::<String>::new());
-    assert_eq!(schema::undocumented(&schema, &document), Vec::<String>::new());
+    schema::fits("similar-1", &document);
     assert_eq!(document["subjects"][0]["history"]["hosts"], json!({"db1": 2}));
 }
 

@@ -57,6 +57,9 @@ pub(super) fn run(context: &Context<'_>, clock: &Clock) -> Part {
         for why in &device.gaps {
             skipped.push((format!("block_io: {}", device.name), why.clone()));
         }
+        if let Some(what) = beneath(&device.name) {
+            skipped.push((format!("block_io: {}", device.name), format!("{what} not read")));
+        }
         let queue = section(&device, &now, &mut skipped);
         findings.extend(stuck(&queue));
         queues.push(queue);
@@ -67,6 +70,18 @@ pub(super) fn run(context: &Context<'_>, clock: &Clock) -> Part {
         part.skip(what, why);
     }
     part
+}
+
+/// What stands between such a disk and the next ones, and is not looked at.
+fn beneath(name: &str) -> Option<&'static str> {
+    let numbered = |start: &str| {
+        let rest = name.strip_prefix(start)?;
+        rest.starts_with(|first: char| first.is_ascii_digit()).then_some(())
+    };
+    if numbered("dm-").is_some() {
+        return Some("its device-mapper targets, their paths and whether it is suspended are");
+    }
+    numbered("md").map(|()| "its RAID level, state and member disks are")
 }
 
 fn section(device: &block::Device, now: &Now, skipped: &mut Vec<(String, String)>) -> BlockQueue {
@@ -152,4 +167,16 @@ fn stuck(queue: &BlockQueue) -> Option<Finding> {
         finding = finding.by_hand_drgn(format!("Object(prog, \"struct request\", address={at})"));
     }
     Some(finding.next("Look for the device's errors in the log, and at the storage behind it: path, controller, hypervisor."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_that_stand_on_others_say_what_of_them_is_not_read() {
+        assert!(beneath("dm-3").is_some_and(|words| words.contains("suspended")));
+        assert!(beneath("md127").is_some_and(|words| words.contains("RAID")));
+        assert_eq!([beneath("sda"), beneath("mdx"), beneath("nvme0n1")], [None; 3]);
+    }
 }

@@ -58,6 +58,7 @@ pub(super) fn run(context: &Context<'_>, _: &Clock) -> Part {
         findings.extend(throttled(&queue));
         queues.push(queue);
     }
+    findings.extend(super::ipi::findings(context, &queues, |cpu| look.calls(cpu), &mut gaps));
     findings.extend(waits.and_then(|rcu| look.stall(rcu, &mut gaps)));
     let mut part = Part::new(move |report| report.runqueues = queues);
     part.findings = findings;

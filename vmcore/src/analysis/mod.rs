@@ -8,6 +8,7 @@ pub mod completeness;
 mod cpus;
 pub mod identity;
 mod inside;
+mod ipi;
 mod irqs;
 mod lockup;
 pub mod log;

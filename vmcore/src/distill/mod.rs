@@ -66,6 +66,8 @@ pub enum Reason {
     PerCpu,
     /// `task_struct`s and stacks.
     Tasks,
+    /// Unwind tables for what lies on the stacks.
+    UnwindTables,
     /// What crash and drgn read before they answer anything.
     Readers,
     /// Modules.
@@ -91,6 +93,7 @@ impl Reason {
             Self::KernelText => "kernel text",
             Self::PerCpu => "per-CPU variables",
             Self::Tasks => "tasks and their stacks",
+            Self::UnwindTables => "unwind tables",
             Self::Readers => "what readers begin with",
             Self::Modules => "modules",
             Self::Files => "open files",

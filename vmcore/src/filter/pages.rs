@@ -45,11 +45,22 @@ pub struct Classes {
     pub samples: Samples,
     /// Frames whose bytes were lost before: the dump is not whole, and no copy of it is.
     pub lost: u64,
+    /// Which these are.
+    pub missing: Selection,
     /// One sentence per thing that could not be told, and what that means.
     pub notes: Vec<String>,
 }
 
 impl Classes {
+    /// Counts the frames that were lost among those to keep: a form that can say of a frame that it is missing, and not left
+    /// out, finds that it can't be read and says so.
+    pub fn keep_missing(&mut self) {
+        for run in self.missing.runs(0..u64::MAX) {
+            self.kept.insert_all(run);
+        }
+        (self.lost, self.missing) = (0, Selection::default());
+    }
+
     /// Keeps nothing but `frames`, runs of first and count: who chose them knows why. Those that the dump does not have stay missing.
     pub fn keep_only(&mut self, frames: &[(Pfn, u64)]) {
         let mut kept = Selection::default();
@@ -126,7 +137,8 @@ pub fn frames(dump: &Dump, limits: &Limits, cancel: &Cancel) -> Result<Classes, 
             PageState::Excluded => classes.ram.insert_all(frames),
             PageState::Lost => {
                 classes.lost = classes.lost.saturating_add(end.0.saturating_sub(pfn.0));
-                classes.ram.insert_all(frames);
+                classes.ram.insert_all(frames.clone());
+                classes.missing.insert_all(frames);
             }
             PageState::Present => {
                 classes.ram.insert_all(frames.clone());

@@ -218,8 +218,12 @@ fn disks(
                 },
                 None => holder,
             };
-            let found_kind = memory.read_ptr(device.checked_add(type_in_device)?).ok();
-            if kind.is_some() && found_kind != kind {
+            let found_kind = match memory.read_ptr(device.checked_add(type_in_device)?) {
+                Ok(found) => found,
+                // It may be a disk: it is missed, not dropped.
+                Err(why) => return Some(Err(why)),
+            };
+            if kind.is_some_and(|kind| kind != found_kind) {
                 return None;
             }
             let Some(inside) = since else { return device.checked_sub(before?).map(Ok) };
@@ -228,8 +232,10 @@ fn disks(
                 Ok(disk) => disk,
                 Err(why) => return Some(Err(why)),
             };
-            let first = memory.read_ptr(disk.checked_add(part0)?).ok()?;
-            (first == bdev).then_some(Ok(disk))
+            match memory.read_ptr(disk.checked_add(part0)?) {
+                Ok(first) => (first == bdev).then_some(Ok(disk)),
+                Err(why) => Some(Err(why)),
+            }
         };
         match disk() {
             Some(Ok(disk)) => disks.items.push(disk),

@@ -46,6 +46,27 @@ impl Form {
 /// Whether the object at `start` is allocated; `None` where the lists of free objects can't be followed to their ends, or
 /// where it may be on one that is not looked at.
 pub(super) fn is_allocated(source: &Source<'_, '_>, slab: Slab, start: KVirtAddr) -> Option<bool> {
+    if free(source, slab)?.objects.contains(&start.0) {
+        return Some(false);
+    }
+    (!hides(source, slab.cache)).then_some(true)
+}
+
+/// The free objects of a slab, and where in each the pointer to the next one is.
+#[derive(Clone, Debug)]
+pub(super) struct Free {
+    pub(super) objects: Vec<u64>,
+    pub(super) offset: u64,
+}
+
+/// True where objects may be free and on no list: 6.18's sheaves, and KASAN's quarantine.
+pub(super) fn hides(source: &Source<'_, '_>, cache: KVirtAddr) -> bool {
+    source.member(cache, "kmem_cache", &["cpu_sheaves"]).is_ok_and(|sheaves| sheaves != 0)
+        || source.variables().address("global_quarantine").is_ok()
+}
+
+/// The free objects of a slab; `None` where its lists can't be followed to their ends.
+pub(super) fn free(source: &Source<'_, '_>, slab: Slab) -> Option<Free> {
     let member = |paths: &[&str]| {
         source
             .slot("slab", paths)
@@ -54,8 +75,8 @@ pub(super) fn is_allocated(source: &Source<'_, '_>, slab: Slab, start: KVirtAddr
             .and_then(|slot| source.number(slab.page, &slot).ok())
     };
     let own = member(&["freelist"])?;
-    let free = slab.objects.checked_sub(member(&["inuse"])?)?;
-    let mut heads = vec![(own, Some(free))];
+    let count = slab.objects.checked_sub(member(&["inuse"])?)?;
+    let mut heads = vec![(own, Some(count))];
     let cpus = source.member(slab.cache, "kmem_cache", &["cpu_slab"]);
     if let Ok(cpus) = cpus.map(KVirtAddr)
         && !cpus.is_null()
@@ -77,13 +98,7 @@ pub(super) fn is_allocated(source: &Source<'_, '_>, slab: Slab, start: KVirtAddr
         let lists = heads.iter().map(|(head, count)| follow(source, slab, form, offset, *head, *count));
         lists.collect::<Option<Vec<_>>>()
     })?;
-    if found.into_iter().flatten().any(|object| object == start.0) {
-        return Some(false);
-    }
-    // 6.18's sheaves, and KASAN's quarantine, keep objects that are free and on no list.
-    let sheaves = source.member(slab.cache, "kmem_cache", &["cpu_sheaves"]).is_ok_and(|sheaves| sheaves != 0);
-    let quarantine = source.variables().address("global_quarantine").is_ok();
-    (!sheaves && !quarantine).then_some(true)
+    Some(Free { objects: found.into_iter().flatten().collect(), offset })
 }
 
 /// The objects of one list, where all of it makes sense.

@@ -235,8 +235,15 @@ impl Each<'_, '_> {
             found.flags = set.map(|(_, name)| name.clone()).collect();
         }
         if let Some(chip) = object.chip.as_ref().filter(|chip| !chip.is_null()) {
-            let named = self.chips.read(reader.memory, *chip);
-            found.chip = named.ok().and_then(|chip| reader.text(chip.name));
+            match self.chips.read(reader.memory, *chip) {
+                Ok(chip) => {
+                    found.chip = reader.text(chip.name);
+                    if found.chip.is_none() && !chip.name.is_null() {
+                        gap("chip", format!("its name at {} can't be read", chip.name));
+                    }
+                }
+                Err(why) => gap("chip", why.to_string()),
+            }
         }
         let mut seen = std::collections::HashSet::new();
         let mut next = object.action;
@@ -249,8 +256,12 @@ impl Each<'_, '_> {
             match self.actions.read(reader.memory, next) {
                 Ok(action) => {
                     let function = action.handler.value().filter(|at| !at.is_null());
+                    let name = reader.text(action.name);
+                    if name.is_none() && !action.name.is_null() {
+                        gap("handlers", format!("the name of one, at {}, can't be read", action.name));
+                    }
                     found.handlers.push(Handler {
-                        name: reader.text(action.name).unwrap_or_default(),
+                        name: name.unwrap_or_default(),
                         function: function.map(|at| reader.function(at)),
                     });
                     next = action.next;

@@ -16,6 +16,7 @@ mod freelist;
 pub mod hints;
 pub mod hlist;
 pub mod idr;
+pub mod ipi;
 pub mod irq;
 pub mod list;
 pub mod livepatch;

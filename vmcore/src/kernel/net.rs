@@ -294,7 +294,11 @@ impl Layouts {
     }
 
     fn v6(&self, memory: &KernelMemory<'_>, at: KVirtAddr, gaps: &mut Vec<String>) -> Vec<String> {
-        let Some((devices, addresses, node)) = self.v6.as_ref().filter(|_| !at.is_null()) else {
+        if at.is_null() {
+            return Vec::new();
+        }
+        let Some((devices, addresses, node)) = &self.v6 else {
+            gaps.push("the kernel's types don't tell how IPv6 addresses are kept".into());
             return Vec::new();
         };
         let device = match devices.read(memory, at) {
@@ -308,12 +312,20 @@ impl Layouts {
         if !walk.end.is_complete() {
             gaps.push(format!("its IPv6 addresses are not all known: {}", walk.end));
         }
-        let one = |at: &KVirtAddr| {
-            let address = addresses.read(memory, at.checked_sub(*node)?).ok()?;
-            let ip = Ipv6Addr::from(*address.address.first_chunk::<16>()?);
-            Some(format!("{ip}/{}", address.prefix))
+        let one = |at: &KVirtAddr| -> Result<String, String> {
+            let start = at.checked_sub(*node).ok_or("its place is below zero")?;
+            let address = addresses.read(memory, start).map_err(|why| why.to_string())?;
+            let bytes = address.address.first_chunk::<16>().ok_or("it is shorter than 16 bytes")?;
+            Ok(format!("{}/{}", Ipv6Addr::from(*bytes), address.prefix))
         };
-        walk.items.iter().filter_map(one).collect()
+        let mut found = Vec::new();
+        for at in &walk.items {
+            match one(at) {
+                Ok(address) => found.push(address),
+                Err(why) => gaps.push(format!("an IPv6 address can't be read: {why}")),
+            }
+        }
+        found
     }
 }
 

@@ -2,15 +2,20 @@
 //!
 //! Facts: `mm/slub.c`, `mm/slab.h` (`struct slab` since 5.17, `struct page` before it).
 
+use std::collections::HashMap;
+use std::ops::Range;
+
 use super::freelist::{self, Slab};
 use super::list;
 use super::mm::{Source, zone};
 use super::value::{Slot, read_text};
-use super::walk::WalkEnd;
+use super::walk::{Walk, WalkEnd};
 use crate::addr::{KVirtAddr, PhysAddr};
 
 /// Caches at most; a server has a few hundred, one with many control groups on old kernels some ten thousand.
 const CACHES: usize = 1 << 16;
+/// `struct page` that are read at once.
+const PIECE: u64 = 2048;
 /// Bytes of a name at most.
 const NAME: usize = 128;
 
@@ -207,6 +212,132 @@ fn usage(
     let pages = 1_u64.checked_shl(cache.order).unwrap_or_default();
     found.bytes = source.bytes(found.slabs.saturating_mul(pages));
     Ok(found)
+}
+
+/// All caches, not counted.
+///
+/// # Errors
+/// Where not even the list of caches can be found.
+pub fn list(source: &Source<'_, '_>) -> Result<Caches, String> {
+    list_of_caches(source, &Members::new(source)?)
+}
+
+/// The pages of one slab.
+#[derive(Clone, Copy, Debug)]
+pub struct SlabPages(Slab);
+
+impl SlabPages {
+    /// The cache that its objects are of.
+    #[must_use]
+    pub fn cache(&self) -> KVirtAddr {
+        self.0.cache
+    }
+
+    /// Its objects, free or not.
+    pub fn objects(&self) -> impl Iterator<Item = KVirtAddr> {
+        let Slab { start, size, pad, objects, .. } = self.0;
+        (0..objects)
+            .filter_map(move |n| start.checked_add(pad)?.checked_add(n.checked_mul(size)?))
+            .map(KVirtAddr)
+    }
+
+    /// Its free objects, and how far into each the allocator's own pointer lies; `None` where its lists can't be followed.
+    #[must_use]
+    pub fn free(&self, source: &Source<'_, '_>) -> Option<(Vec<KVirtAddr>, u64)> {
+        let free = freelist::free(source, self.0)?;
+        Some((free.objects.into_iter().map(KVirtAddr).collect(), free.offset))
+    }
+}
+
+/// True where objects of the cache may be free and on no list that [`SlabPages::free`] sees.
+#[must_use]
+pub fn hides_free_objects(source: &Source<'_, '_>, cache: KVirtAddr) -> bool {
+    freelist::hides(source, cache)
+}
+
+/// Gives each slab of these caches in `frames` to `visit`, by the array of all `struct page`: full ones are on no list.
+///
+/// # Errors
+/// Where the array, or what is in it, is not known.
+pub fn visit(
+    source: &Source<'_, '_>,
+    caches: &[&Cache],
+    frames: impl Iterator<Item = Range<u64>>,
+    stop: &dyn Fn() -> bool,
+    visit: &mut dyn FnMut(SlabPages),
+) -> Result<Walk<()>, String> {
+    let pages = Pages::new(source)?;
+    let of = |paths: &[&str]| source.slot("slab", paths).or_else(|_| source.slot("page", paths));
+    let (owner, objects) = (of(&["slab_cache"])?, of(&["objects"])?);
+    let pad = source.slot("kmem_cache", &["red_left_pad"]).ok();
+    let mut known = HashMap::new();
+    for cache in caches {
+        let pad = pad.as_ref().map_or(Ok(0), |slot| source.number(cache.kaddr, slot))?;
+        known.insert(cache.kaddr.0, (*cache, pad));
+    }
+    let step = usize::try_from(pages.each).map_err(|_| "struct page is too large")?;
+    let mut walk = Walk::default();
+    for run in frames {
+        let mut from = run.start;
+        while from < run.end {
+            if stop() {
+                walk.lose(WalkEnd::Cancelled);
+                return Ok(walk);
+            }
+            let count = run.end.saturating_sub(from).min(PIECE);
+            let at = pages.page(from).ok_or("the page's place is past 2^64")?;
+            let len =
+                usize::try_from(count).ok().and_then(|n| n.checked_mul(step)).ok_or("too many pages")?;
+            let sparse = source.memory.read_sparse(at, len);
+            if let Some(missing) = sparse.missing.first() {
+                walk.lose(WalkEnd::unreadable(at, &missing.why));
+            }
+            for (frame, bytes) in (from..).zip(sparse.bytes.chunks_exact(step)) {
+                let number = |slot: &Slot| {
+                    let start = usize::try_from(slot.offset()).ok()?;
+                    let end = start.checked_add(usize::try_from(slot.bytes()).ok()?)?;
+                    bytes.get(start..end).map(|bytes| slot.number(bytes))
+                };
+                let Some((cache, pad)) = number(&owner).and_then(|owner| known.get(&owner)) else { continue };
+                let tail = number(&pages.compound).is_none_or(|info| info & 1 == 1);
+                let marked = match &pages.flag {
+                    Flag::Bit(slot, bit) => number(slot)
+                        .and_then(|flags| flags.checked_shr(*bit))
+                        .is_some_and(|flags| flags & 1 == 1),
+                    Flag::Type(slot, kind) => number(slot).is_some_and(|ty| ty >> 24 & 0xff == *kind),
+                    Flag::Unknown => true,
+                };
+                let start = source.memory.direct_map(PhysAddr(source.bytes(frame)));
+                let (Some(page), Some(start), Some(objects)) = (pages.page(frame), start, number(&objects))
+                else {
+                    continue;
+                };
+                let room = source.bytes(1_u64.checked_shl(cache.order).unwrap_or_default());
+                let fits = objects.checked_mul(cache.size).is_some_and(|bytes| bytes > 0 && bytes <= room);
+                if tail || !marked {
+                    continue;
+                }
+                if !fits {
+                    walk.lose(WalkEnd::Inconsistent(page, format!("a slab with room for {objects} objects")));
+                    continue;
+                }
+                let size = cache.size;
+                visit(SlabPages(Slab { cache: cache.kaddr, page, start: start.0, size, pad: *pad, objects }));
+            }
+            from = from.saturating_add(count);
+        }
+    }
+    Ok(walk)
+}
+
+/// The frame of a `struct page`; `None` where it is none.
+///
+/// # Errors
+/// Where the array of all `struct page` is not known.
+pub fn frame_of(source: &Source<'_, '_>, page: KVirtAddr) -> Result<Option<u64>, String> {
+    let pages = Pages::new(source)?;
+    let exact = page.0.checked_sub(pages.base).and_then(|by| by.checked_rem(pages.each)) == Some(0);
+    Ok(pages.frame(page).filter(|_| exact))
 }
 
 /// Which slab object `at` is in; `None` for an address that is not in a slab.

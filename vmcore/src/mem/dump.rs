@@ -11,7 +11,7 @@ use crate::addr::{Pfn, PhysAddr};
 use crate::error::PageError;
 use crate::format::elf::LoadSegment;
 use crate::format::notes::Note;
-use crate::format::{PrStatus, QemuCpu};
+use crate::format::{Codec, PrStatus, QemuCpu, decode};
 
 /// An opened dump: what it tells of itself, and the dumped machine's memory. Shared by threads.
 pub struct Dump {
@@ -122,6 +122,35 @@ impl Dump {
                 }
                 Ok(size)
             }
+        }
+    }
+
+    /// Adds the bytes that hold a frame in the file to `out`, and says how they are stored; of an ELF vmcore the page itself.
+    pub(crate) fn read_stored(&self, pfn: Pfn, out: &mut Vec<u8>) -> Result<Codec, PageError> {
+        match &self.memory {
+            Memory::Elf(memory) => {
+                let start = out.len();
+                out.resize(start.saturating_add(usize::try_from(self.facts.page_size).unwrap_or(0)), 0);
+                memory.read_frame(pfn, out.get_mut(start..).unwrap_or_default())?;
+                Ok(Codec::Raw)
+            }
+            Memory::Kdump(memory) => memory.read_stored(pfn, out),
+        }
+    }
+
+    /// Decodes what [`Self::read_stored`] gave of a frame.
+    pub(crate) fn decode_stored(
+        &self,
+        pfn: Pfn,
+        codec: Codec,
+        stored: &[u8],
+        page: &mut [u8],
+    ) -> Result<(), PageError> {
+        match &self.memory {
+            Memory::Elf(_) => {
+                decode(codec, stored, page).map_err(|why| PageError::Corrupt { pfn, at: 0, why })
+            }
+            Memory::Kdump(memory) => memory.decode_stored(pfn, codec, stored, page),
         }
     }
 

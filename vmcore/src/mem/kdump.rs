@@ -268,6 +268,36 @@ impl KdumpMemory {
         })
     }
 
+    /// Adds the bytes that hold a frame to `out`, and says how they are stored.
+    pub(crate) fn read_stored(&self, pfn: Pfn, out: &mut Vec<u8>) -> Result<Codec, PageError> {
+        let (Located { part, desc, .. }, codec) = self.find(pfn)?;
+        let (offset, start) = (desc.offset.get(), out.len());
+        let size = usize::try_from(desc.size.get()).unwrap_or(usize::MAX);
+        // No larger than a page: the descriptor was checked.
+        out.resize(start.saturating_add(size), 0);
+        let to = out.get_mut(start..).unwrap_or_default();
+        read_exact_at(&*part.source, offset, to)
+            .map_err(|e| lost_or_io(pfn, offset, e, part.source.len()))?;
+        Ok(codec)
+    }
+
+    /// Decodes what [`Self::read_stored`] gave of a frame.
+    pub(crate) fn decode_stored(
+        &self,
+        pfn: Pfn,
+        codec: Codec,
+        stored: &[u8],
+        page: &mut [u8],
+    ) -> Result<(), PageError> {
+        decode(codec, stored, page).map_err(|why| match self.find(pfn) {
+            Ok((found, _)) => {
+                let why = self.in_part(why, found.part);
+                PageError::Corrupt { pfn, at: found.desc.offset.get(), why }
+            }
+            Err(why) => why,
+        })
+    }
+
     /// Names the file, where there are several.
     fn in_part(&self, why: String, part: &Part) -> String {
         if self.parts.len() > 1 { format!("{why} (in {})", part.path.display()) } else { why }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DumpInfo, ReportError, Tool};
+use super::{CanarySearch, DumpInfo, ReportError, Tool};
 
 /// The name and version of the document's layout.
 pub const CHECK_SCHEMA: &str = "kdt/check/1";
@@ -26,6 +26,9 @@ pub struct Check {
     pub bad: BadPages,
     /// A digest of what all pages hold; `null` where nobody asked for it, or a page that is stored does not decode.
     pub digest: Option<PagesDigest>,
+    /// What a search for texts that must not be there found; `null` where nobody named one.
+    #[serde(default)]
+    pub canaries: Option<CanarySearch>,
     /// Why the file can't be checked; `null` where it was.
     pub error: Option<ReportError>,
 }

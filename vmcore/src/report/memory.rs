@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::Address;
+
 /// How the memory was used, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
@@ -33,6 +35,18 @@ pub struct Memory {
     /// The last time that memory ran out, by the log.
     #[serde(default)]
     pub oom: Option<Oom>,
+    /// The nodes, with what their zones have together.
+    #[serde(default)]
+    pub nodes: Vec<MemoryNode>,
+    /// Who took memory with `vmalloc` and its kin, the most first.
+    #[serde(default)]
+    pub vmalloc: Vec<VmallocCaller>,
+    /// The swap devices and files.
+    #[serde(default)]
+    pub swaps: Vec<SwapDevice>,
+    /// The pools of hugetlb pages, by size.
+    #[serde(default)]
+    pub hugetlb: Vec<HugePool>,
     /// Further counters, by the names that `/proc/meminfo` uses.
     #[serde(flatten)]
     pub more: BTreeMap<String, u64>,
@@ -61,6 +75,77 @@ pub struct Zone {
     pub below_min: Option<bool>,
     /// Free blocks of 2^n pages, by n.
     pub free_blocks: Option<Vec<u64>>,
+}
+
+/// A node's memory, in bytes: the sum of its zones.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryNode {
+    /// Its number.
+    pub node: u64,
+    /// What the buddy allocator manages; `null` where a zone's can't be read.
+    pub managed: Option<u64>,
+    /// Free.
+    pub free: Option<u64>,
+}
+
+/// What one caller took with `vmalloc` and its kin, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmallocCaller {
+    /// Its function, with the module; `null` where the kernel keeps no caller.
+    pub function: Option<String>,
+    /// Areas.
+    pub areas: u64,
+    /// Address space, guard pages included.
+    pub bytes: u64,
+    /// Pages that were allocated for them; the rest maps what belongs to others.
+    pub allocated: u64,
+}
+
+/// A swap device or file; sizes in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwapDevice {
+    /// Its `struct swap_info_struct`.
+    pub kaddr: Option<Address>,
+    /// The file.
+    pub path: Option<String>,
+    /// Room.
+    pub bytes: Option<u64>,
+    /// In use.
+    pub used: Option<u64>,
+    /// Its priority.
+    pub priority: Option<i64>,
+    /// False where nothing more may be written to it.
+    pub writable: Option<bool>,
+}
+
+/// Hugetlb pages of one size; counts are in pages of that size.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HugePool {
+    /// Bytes of a page.
+    pub page_bytes: u64,
+    /// Pages.
+    pub total: u64,
+    /// Free.
+    pub free: u64,
+    /// Of the free ones, promised.
+    pub reserved: u64,
+    /// Beyond those that were asked for.
+    pub surplus: u64,
+    /// By node.
+    pub nodes: Vec<HugeNode>,
+}
+
+/// What one node has of one size.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HugeNode {
+    /// The node.
+    pub node: u64,
+    /// Pages.
+    pub total: u64,
+    /// Free.
+    pub free: u64,
+    /// Beyond those that were asked for.
+    pub surplus: u64,
 }
 
 /// A process's memory, in bytes.

@@ -18,6 +18,7 @@ mod info;
 mod io;
 mod kernel_work;
 mod memory;
+mod scrub;
 mod signature;
 mod state;
 mod waits;
@@ -34,7 +35,10 @@ pub use identity::{Completeness, DumpInfo, KernelInfo, Symbols, Taint};
 pub use info::{FrameRange, INFO_SCHEMA, Info, NoteCount, SplitPart, SplitSet};
 pub use io::{BlockDetail, BlockRequest, ControlGroup, MountDetail, NetDetail, OpenFile, Socket};
 pub use kernel_work::{CpuTimers, PendingTimer, Work, WorkQueue, Worker, WorkerPool};
-pub use memory::{Memory, Oom, ProcessMemory, SlabCache, Zone};
+pub use memory::{
+    HugeNode, HugePool, Memory, MemoryNode, Oom, ProcessMemory, SlabCache, SwapDevice, VmallocCaller, Zone,
+};
+pub use scrub::{CanaryHit, CanarySearch, SCRUB_SCHEMA, ScrubAccount, ScrubAudit, ScrubOutput};
 pub use signature::{SIGNATURE_VERSION, Signature};
 pub use state::{
     Blocked, Cpu, Frame, FrameTrust, Lock, LogLine, LogReport, Panic, PanicKind, Task, TaskRef, WaitEdge,

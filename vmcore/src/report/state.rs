@@ -75,6 +75,25 @@ pub struct Panic {
     pub first_bad_line: Option<String>,
 }
 
+impl Panic {
+    /// A panic of which no more is known.
+    #[must_use]
+    pub fn new(kind: PanicKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            cpu: None,
+            task: None,
+            backtrace: Vec::new(),
+            fault_address: None,
+            instruction: None,
+            registers: Vec::new(),
+            culprit: None,
+            first_bad_line: None,
+        }
+    }
+}
+
 /// A task, by what names it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskRef {

@@ -59,6 +59,12 @@ impl Encoder {
         }
     }
 
+    /// The codec that it encodes with.
+    #[must_use]
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
     /// Adds the stored form of `page` to `out`, and gives how it is stored: as it is where encoding saves nothing.
     pub fn encode(&mut self, page: &[u8], out: &mut Vec<u8>) -> Codec {
         let start = out.len();

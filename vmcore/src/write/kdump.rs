@@ -18,6 +18,8 @@ use crate::raw::diskdump::{COMPRESSED_INCOMPLETE, EXCLUDED_VMEMMAP, KDUMP_SIGNAT
 const DESC: u64 = 24;
 /// Bytes of descriptors that are gathered before they are put.
 const GATHER: usize = 256 << 10;
+/// Bytes of descriptors that are gathered for a stream: where it is cut, their pages are lost although they arrived.
+const GATHER_STREAM: usize = 16 << 10;
 
 /// Where everything lies.
 struct Plan {
@@ -46,6 +48,18 @@ impl Plan {
     }
 }
 
+/// How a writer says that a page is missing: an empty descriptor.
+const MISSING: [u8; 24] = [0; 24];
+
+/// Where the bytes of a batch are.
+#[derive(Clone, Copy)]
+enum Place {
+    /// So many of them, from the first on, lie in the dump.
+    There(usize),
+    /// None of them does, because the dump may not get larger.
+    BeyondLimit,
+}
+
 /// Puts pages one behind the other, and each one's descriptor where its frame's is.
 struct Pages<'a> {
     plan: &'a Plan,
@@ -53,6 +67,8 @@ struct Pages<'a> {
     /// Descriptors that follow each other, and where the first of them goes.
     descs: Vec<u8>,
     descs_at: u64,
+    /// How many bytes of them are put at once.
+    gather: usize,
     /// A frame, and how many kept frames of this dump come before it.
     rank: (u64, u64),
     /// Where the next page goes.
@@ -60,10 +76,18 @@ struct Pages<'a> {
     written: Written,
     /// True once there is no room for a page.
     full: bool,
+    /// Bytes that pages may still take, where that is limited.
+    room: Option<u64>,
 }
 
 impl Pages<'_> {
     fn take(&mut self, batch: &Batch, sink: &mut dyn Sink) -> Result<(), WriteError> {
+        let bytes = u64::try_from(batch.bytes.len()).unwrap_or(u64::MAX);
+        if self.room.is_some_and(|room| room < bytes) {
+            self.room = Some(0);
+            return self.describe(batch, Place::BeyondLimit, sink);
+        }
+        self.room = self.room.map(|room| room.saturating_sub(bytes));
         let put = if batch.bytes.is_empty() { Ok(()) } else { sink.put(self.at, &batch.bytes) };
         let (there, outcome) = match put {
             Ok(()) => (batch.bytes.len(), Ok(())),
@@ -74,7 +98,7 @@ impl Pages<'_> {
             }
             Err(why) => return Err(WriteError::at(self.at)(why)),
         };
-        self.describe(batch, there, sink)?;
+        self.describe(batch, Place::There(there), sink)?;
         outcome.map_err(WriteError::at(self.at))
     }
 
@@ -94,8 +118,8 @@ impl Pages<'_> {
         from
     }
 
-    /// The descriptors of the batch's pages, of which the first `there` bytes lie in the dump.
-    fn describe(&mut self, batch: &Batch, there: usize, sink: &mut dyn Sink) -> Result<(), WriteError> {
+    /// The descriptors of the batch's pages.
+    fn describe(&mut self, batch: &Batch, place: Place, sink: &mut dyn Sink) -> Result<(), WriteError> {
         let mut pages = batch.pages.iter();
         let mut used = 0_usize;
         for run in &batch.runs {
@@ -108,6 +132,11 @@ impl Pages<'_> {
                         self.descs.extend(desc(self.plan.data_at, self.plan.page_size, Codec::Raw));
                     }
                     Stored::Bytes(len, codec) => {
+                        let Place::There(there) = place else {
+                            self.written.cut_off = self.written.cut_off.saturating_add(1);
+                            self.descs.extend(MISSING);
+                            continue;
+                        };
                         used = used.saturating_add(*len);
                         if used > there {
                             return self.flush(sink);
@@ -120,12 +149,11 @@ impl Pages<'_> {
                     Stored::Unreadable(why) => {
                         self.written.unreadable = self.written.unreadable.saturating_add(1);
                         self.written.first_unreadable.get_or_insert_with(|| why.clone());
-                        // An empty descriptor is how a writer says that a page is missing.
-                        self.descs.extend([0; 24]);
+                        self.descs.extend(MISSING);
                     }
                 }
             }
-            if self.descs.len() >= GATHER {
+            if self.descs.len() >= self.gather {
                 self.flush(sink)?;
             }
         }
@@ -169,31 +197,32 @@ pub(super) fn write(
     let kept = &classes.kept;
     let all = kept.count(frames.clone());
     let plan = Plan::new(dump, texts, all);
-    // The header comes first, so that what was cut off can be read. That of a file says until the end that the dump is
-    // not whole; a stream is written once, and its missing end says it.
-    let lost = classes.lost > 0;
-    let first_word = sink.has_holes() || lost;
+    // The header comes first, so that what was cut off can be read, and says until the end that the dump is not whole.
     let head = |incomplete, sink: &mut dyn Sink| {
         headers(dump, &plan, texts, codec, options, &frames, incomplete, sink)
     };
-    head(first_word, sink)?;
+    head(true, sink)?;
     bitmaps(&plan, classes, sink)?;
     sink.reserve(plan.descs_at..plan.data_at).map_err(WriteError::at(plan.descs_at))?;
     if let Some(erased) = &texts.erased {
         sink.put(plan.erased_at, erased.as_bytes()).map_err(WriteError::at(plan.erased_at))?;
     }
-    let drop_zeros = options.level.drops_zeros();
+    let drop_zeros = options.level.drops_zeros() || options.share_zeros;
+    let gather = if sink.has_holes() { GATHER } else { GATHER_STREAM };
     let mut pages = Pages {
         plan: &plan,
         kept,
-        descs: Vec::with_capacity(GATHER),
+        descs: Vec::with_capacity(gather),
         descs_at: plan.descs_at,
+        gather,
         rank: (frames.start, 0),
         at: plan.data_at,
         written: Written::default(),
         full: false,
+        room: options.limit.map(|limit| limit.saturating_sub(plan.data_at)),
     };
     if drop_zeros {
+        pages.room = pages.room.map(|room| room.saturating_sub(plan.page_size));
         let page = vec![0; usize::try_from(plan.page_size).unwrap_or(0)];
         sink.put(pages.at, &page).map_err(WriteError::at(pages.at))?;
         pages.at = pages.at.saturating_add(plan.page_size);
@@ -212,10 +241,11 @@ pub(super) fn write(
     }
     let Pages { mut written, at, .. } = pages;
     written.bytes = at;
-    written.no_room = all.saturating_sub(written.pages.saturating_add(written.unreadable));
-    let incomplete = written.unreadable > 0 || written.no_room > 0 || lost;
-    if incomplete != first_word {
-        head(incomplete, sink)?;
+    let told = written.pages.saturating_add(written.unreadable).saturating_add(written.cut_off);
+    written.no_room = all.saturating_sub(told);
+    let missing = [written.unreadable, written.no_room, written.cut_off, classes.lost];
+    if missing == [0; 4] {
+        head(false, sink)?;
     }
     sink.finish(written.bytes).map_err(WriteError::at(written.bytes))?;
     Ok(written)

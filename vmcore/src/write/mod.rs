@@ -1,4 +1,4 @@
-//! Writes dumps: kdump-compressed and ELF, to files and as flattened streams.
+//! Writes dumps: kdump-compressed and ELF, to files and as flattened streams, and images of physical memory.
 //!
 //! [`write()`] takes the frames that are kept, reads, encodes and checks them on several threads, and gives them to a [`Sink`] in
 //! the order of their frames. The memory that it holds does not grow with the dump, but for a bit for each frame of it.
@@ -7,25 +7,30 @@
 mod codec;
 mod elf;
 mod estimate;
+mod image;
 mod kdump;
 mod lzo;
 mod pipeline;
+mod rearrange;
 mod sink;
 mod texts;
 
 pub use codec::{Effort, Encoder};
 pub use estimate::{Estimate, Sample, at_level, sample};
+pub use rearrange::{RearrangeError, Rearranged, rearrange};
 pub use sink::{FileSink, FlatSink, Sink, no_room};
 pub use texts::Texts;
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::addr::KVirtAddr;
 use crate::filter::{Classes, Level, Selection};
 use crate::format::Codec;
 use crate::mem::{Dump, PhysicalMemory};
 use crate::progress::{Cancel, Progress};
+use crate::scrub::Blanks;
 
 /// What is to be written.
 #[derive(Clone, Debug)]
@@ -45,6 +50,46 @@ pub struct Options {
     /// Frames that are written before all others, those of the first set first: what a dump has where the space does not do
     /// for all. Empty for the order of frames, and for ELF, whose segments have their order.
     pub first: Vec<Selection>,
+    /// Which pages are taken over in the form in which the source stores them.
+    pub reuse: Reuse,
+    /// Whether pages full of zeros share one place of a kdump although the level keeps them: each of them is still there.
+    pub share_zeros: bool,
+    /// The most bytes that a kdump may get: the pages for which there is no room are marked as missing.
+    pub limit: Option<u64>,
+    /// What is erased of each page before it is encoded.
+    pub blanks: Option<Arc<Blanks>>,
+}
+
+impl Options {
+    /// Pages of `level` in this form, encoded on one thread and verified.
+    #[must_use]
+    pub fn new(form: Form, level: Level) -> Self {
+        Self {
+            form,
+            level,
+            effort: Effort::default(),
+            jobs: 1,
+            verify: true,
+            part: None,
+            first: Vec::new(),
+            reuse: Reuse::default(),
+            share_zeros: false,
+            limit: None,
+            blanks: None,
+        }
+    }
+}
+
+/// Which pages are taken over in the form in which the source stores them, instead of being encoded anew.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reuse {
+    /// None.
+    #[default]
+    None,
+    /// Those that are stored in the codec that is asked for.
+    SameCodec,
+    /// All of them.
+    All,
 }
 
 /// The forms of a dump.
@@ -54,6 +99,8 @@ pub enum Form {
     Kdump(Codec),
     /// ELF.
     Elf,
+    /// Physical memory from its first byte on, and nothing else: what is missing reads as zeros.
+    Image,
 }
 
 /// What was written.
@@ -72,6 +119,8 @@ pub struct Written {
     pub first_unreadable: Option<String>,
     /// Frames that should be kept and found no room: the dump is one, and says that it is not whole.
     pub no_room: u64,
+    /// Frames for which [`Options::limit`] left no room: the output says that they are missing.
+    pub cut_off: u64,
 }
 
 /// Why a dump can't be written.
@@ -131,6 +180,7 @@ pub fn write(
     match options.form {
         Form::Kdump(codec) => kdump::write(dump, classes, texts, codec, frames, options, sink, watch),
         Form::Elf => elf::write(dump, classes, texts, direct, frames, options, sink, watch),
+        Form::Image => image::write(dump, classes, frames, options, sink, watch),
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Encoder, Options, WriteError};
+use super::{Encoder, Options, Reuse, WriteError};
 use crate::addr::Pfn;
 use crate::format::Codec;
 use crate::mem::{Dump, PageState, PhysicalMemory};
@@ -71,7 +71,7 @@ pub(super) fn run(
                     if cancel.is_cancelled() {
                         return;
                     }
-                    fill(dump, page_size, drop_zeros, options.verify, &mut encoder, &mut batch);
+                    fill(dump, page_size, drop_zeros, options, &mut encoder, &mut batch);
                     if done.send((number, batch)).is_err() {
                         return;
                     }
@@ -148,13 +148,17 @@ fn fill(
     dump: &Dump,
     page_size: usize,
     drop_zeros: bool,
-    verify: bool,
+    options: &Options,
     encoder: &mut Encoder,
     batch: &mut Batch,
 ) {
     batch.pages.clear();
     batch.bytes.clear();
     batch.wrong = None;
+    // What is stored has what is to be erased.
+    if options.reuse != Reuse::None && options.blanks.is_none() && dump.segments().is_empty() {
+        return copy(dump, page_size, drop_zeros, options, encoder, batch);
+    }
     for run in &batch.runs {
         let count = usize::try_from(run.end.saturating_sub(run.start)).unwrap_or(0);
         batch.plain.resize(count.saturating_mul(page_size), 0);
@@ -168,6 +172,10 @@ fn fill(
                 batch.pages.push(Stored::Unreadable(why.to_string()));
                 continue;
             }
+            // Before anything else: what is proven below is the page as it is written.
+            if let Some(blanks) = &options.blanks {
+                blanks.apply(pfn, page);
+            }
             if drop_zeros && is_zero(page) {
                 batch.pages.push(Stored::Zero);
                 continue;
@@ -175,13 +183,68 @@ fn fill(
             let start = batch.bytes.len();
             let codec = encoder.encode(page, &mut batch.bytes);
             let stored = batch.bytes.get(start..).unwrap_or_default();
-            if verify
+            if options.verify
                 && batch.wrong.is_none()
                 && let Err(why) = encoder.prove(codec, stored, page)
             {
                 batch.wrong = Some((pfn, why));
             }
             batch.pages.push(Stored::Bytes(stored.len(), codec));
+        }
+    }
+}
+
+/// As [`fill`], and takes the stored bytes of a page over where that is wanted.
+fn copy(
+    dump: &Dump,
+    page_size: usize,
+    drop_zeros: bool,
+    options: &Options,
+    encoder: &mut Encoder,
+    batch: &mut Batch,
+) {
+    batch.plain.resize(page_size, 0);
+    let page = batch.plain.as_mut_slice();
+    for pfn in batch.runs.iter().cloned().flatten() {
+        let start = batch.bytes.len();
+        let stored = dump.read_stored(Pfn(pfn), &mut batch.bytes);
+        let reused = stored.and_then(|codec| {
+            let bytes = batch.bytes.get(start..).unwrap_or_default();
+            let wanted = options.reuse == Reuse::All || codec == encoder.codec();
+            if codec == Codec::Raw && bytes.len() == page.len() {
+                page.copy_from_slice(bytes);
+            } else if options.verify || !wanted {
+                dump.decode_stored(Pfn(pfn), codec, bytes, page)?;
+            } else {
+                // Not looked at, and not taken for zeros.
+                page.fill(1);
+            }
+            Ok((codec, wanted))
+        });
+        match reused {
+            Err(why) => {
+                batch.bytes.truncate(start);
+                batch.pages.push(Stored::Unreadable(why.to_string()));
+            }
+            Ok(_) if drop_zeros && is_zero(page) => {
+                batch.bytes.truncate(start);
+                batch.pages.push(Stored::Zero);
+            }
+            Ok((codec, true)) => {
+                batch.pages.push(Stored::Bytes(batch.bytes.len().saturating_sub(start), codec));
+            }
+            Ok((_, false)) => {
+                batch.bytes.truncate(start);
+                let codec = encoder.encode(page, &mut batch.bytes);
+                let bytes = batch.bytes.get(start..).unwrap_or_default();
+                if options.verify
+                    && batch.wrong.is_none()
+                    && let Err(why) = encoder.prove(codec, bytes, page)
+                {
+                    batch.wrong = Some((pfn, why));
+                }
+                batch.pages.push(Stored::Bytes(bytes.len(), codec));
+            }
         }
     }
 }

@@ -105,8 +105,7 @@ impl Texts {
         notes.extend(desc);
         notes.resize(notes.len().next_multiple_of(4), 0);
         if self.vmcoreinfo.is_none() && name == "VMCOREINFO" && !desc.is_empty() {
-            let place = |at: usize, len: usize| Some((u64::try_from(at).ok()?, u64::try_from(len).ok()?));
-            self.vmcoreinfo = place(at, desc.len());
+            self.vmcoreinfo = u64::try_from(at).ok().zip(u64::try_from(desc.len()).ok());
         }
     }
 }

@@ -5,35 +5,38 @@
 
 mod disk;
 mod plan;
+pub(super) mod scrub;
 mod spool;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use vmcore::addr::Pfn;
+use vmcore::addr::{KVirtAddr, Pfn};
 use vmcore::distill;
 use vmcore::filter::{Classes, Level, Selection};
 use vmcore::format::Codec;
-use vmcore::kernel::Kernel;
 use vmcore::limits::Limits;
 use vmcore::mem::{Dump, PhysicalMemory};
-use vmcore::write::{self, Effort, FlatSink, Form, Options, Texts, WriteError, Written};
+use vmcore::report::CanarySearch;
+use vmcore::write::{self, Effort, FlatSink, Form, Options, Reuse, Texts, WriteError, Written};
 
 pub(super) use plan::Plan;
 pub(super) use spool::Source;
 
+use self::scrub::{Scrub, Scrubbing};
 use super::Context;
 use crate::exit::{Exit, Failure, io_exit, plain_io};
 use crate::output::progress::Piece;
 use crate::size::Size;
 
-/// How the new dump is written.
-#[derive(Debug, clap::Args)]
+/// The codec.
+#[derive(Clone, Debug, Default, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
-pub(super) struct Shape {
+pub(super) struct Letters {
     /// Compress with zlib
     #[arg(short = 'c', group = "codec")]
     zlib: bool,
@@ -49,27 +52,52 @@ pub(super) struct Shape {
     /// Do not compress
     #[arg(long, group = "codec")]
     raw: bool,
-    /// Write ELF, which is not compressed
-    #[arg(short = 'E', group = "codec", conflicts_with = "split")]
-    elf: bool,
-    /// Write a flattened stream
-    #[arg(short = 'F')]
-    pub(super) flattened: bool,
+}
+
+/// What is taken care of.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(super) struct Care {
     /// Replace DST where it is there
     #[arg(short = 'f', long)]
-    force: bool,
-    /// Write a set of N files, DST.1 to DST.N
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000), conflicts_with = "flattened")]
-    split: Option<u64>,
-    /// Write a set of files of which none is larger than S
-    #[arg(long, value_name = "S", conflicts_with_all = ["split", "flattened", "elf"])]
-    part_size: Option<Size>,
+    pub(super) force: bool,
     /// Threads that compress
     #[arg(long, visible_alias = "num-threads", value_name = "N", value_parser = clap::value_parser!(u64).range(1..=64))]
     jobs: Option<u64>,
     /// Do not decode and compare what is written
     #[arg(long)]
     no_verify: bool,
+    /// Write no DST.sha256 beside it
+    #[arg(long)]
+    no_digest: bool,
+    /// Keep no DST-incomplete where there is no room for all
+    #[arg(long, hide = true)]
+    no_incomplete: bool,
+}
+
+/// How the new dump is written.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct Shape {
+    #[command(flatten)]
+    pub(super) letters: Letters,
+    /// Write ELF, which is not compressed
+    #[arg(short = 'E', group = "codec", conflicts_with = "split")]
+    pub(super) elf: bool,
+    /// Write a flattened stream
+    #[arg(short = 'F')]
+    pub(super) flattened: bool,
+    /// Write a set of N files, DST.1 to DST.N
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000), conflicts_with = "flattened")]
+    pub(super) split: Option<u64>,
+    /// Write a set of files of which none is larger than S
+    #[arg(long, value_name = "S", conflicts_with_all = ["split", "flattened", "elf"])]
+    pub(super) part_size: Option<Size>,
+    /// End the new dump at this size: pages for which there is no room are marked as missing
+    #[arg(long, value_name = "S", conflicts_with_all = ["split", "part_size", "elf"])]
+    pub(super) limit: Option<Size>,
+    #[command(flatten)]
+    pub(super) care: Care,
+    #[command(flatten)]
+    pub(super) scrubbing: Scrubbing,
 }
 
 /// Where the output goes.
@@ -79,9 +107,21 @@ pub(super) enum Target {
     Stdout,
     /// A file, or the beginning of the names of a set.
     File(PathBuf),
+    /// The files of a set.
+    Set(Vec<PathBuf>),
 }
 
 impl Target {
+    /// The files that it names.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        let paths = match self {
+            Self::Stdout => &[],
+            Self::File(path) => std::slice::from_ref(path),
+            Self::Set(paths) => paths.as_slice(),
+        };
+        paths.iter().map(PathBuf::as_path)
+    }
+
     /// What the words of the command line mean; `None` where no file is named.
     #[must_use]
     pub(super) fn named(path: Option<&Path>, shape: &Shape) -> Option<Self> {
@@ -94,7 +134,13 @@ impl Target {
     }
 }
 
-impl Shape {
+impl Letters {
+    /// True where one was asked for.
+    #[must_use]
+    pub(super) fn any(&self) -> bool {
+        self.zlib || self.lzo || self.snappy || self.zstd || self.raw
+    }
+
     /// The codec that was asked for.
     #[must_use]
     pub(super) fn codec(&self, default: Codec) -> Codec {
@@ -107,7 +153,17 @@ impl Shape {
             _ => default,
         }
     }
+}
 
+impl Shape {
+    /// The form that was asked for, with `default` where no codec was.
+    #[must_use]
+    pub(super) fn form(&self, default: Codec) -> Form {
+        if self.elf { Form::Elf } else { Form::Kdump(self.letters.codec(default)) }
+    }
+}
+
+impl Care {
     /// How many threads compress.
     #[must_use]
     pub(super) fn jobs(&self) -> usize {
@@ -119,7 +175,7 @@ impl Shape {
     ///
     /// # Errors
     /// Where the target is a directory, the source, or there already.
-    pub(super) fn check(&self, path: &Path, source: &Path) -> Result<(), Failure> {
+    pub(super) fn check(&self, path: &Path, sources: &[&Path]) -> Result<(), Failure> {
         let Ok(meta) = fs::metadata(path) else { return Ok(()) };
         if meta.is_dir() {
             return Err(Failure::usage(
@@ -127,7 +183,7 @@ impl Shape {
                 "name the file that the new dump gets",
             ));
         }
-        if same_file(path, source) {
+        if sources.iter().any(|source| same_file(path, source)) {
             return Err(Failure::usage(
                 format!("{} is the source: a source is never changed", path.display()),
                 "choose another name for the new dump",
@@ -154,28 +210,34 @@ pub(super) struct Done {
     pub(super) bytes: u64,
     /// Its SHA-256, in hexadecimal digits.
     pub(super) digest: String,
+    /// What was found when it was read back; `None` where it was not.
+    pub(super) proof: Option<CanarySearch>,
 }
 
 /// One writing.
 pub(super) struct Writing<'a> {
     /// How.
     pub(super) shape: &'a Shape,
-    /// The codec where none was asked for.
-    pub(super) codec: Codec,
+    /// The form.
+    pub(super) form: Form,
+    /// Which pages are taken over as they are stored.
+    pub(super) reuse: Reuse,
     /// How much work a page is worth.
     pub(super) effort: Effort,
-    /// The file that `dump` was opened from.
-    pub(super) source: &'a Source,
+    /// The files that `dump` was opened from.
+    pub(super) sources: &'a [&'a Path],
     /// The source.
     pub(super) dump: &'a Dump,
-    /// The kernel in it.
-    pub(super) kernel: &'a Kernel<'a>,
+    /// Where the direct map of the kernel in it begins, where that is known.
+    pub(super) direct: Option<KVirtAddr>,
     /// Which frames are kept.
     pub(super) classes: &'a Classes,
     /// What the header says of those that are not.
     pub(super) level: Level,
     /// What the dump says beside its pages.
     pub(super) texts: &'a Texts,
+    /// What is erased, and what must not be there.
+    pub(super) scrub: Option<&'a Scrub>,
     /// The streams.
     pub(super) context: &'a Context,
     /// Who is told.
@@ -205,10 +267,17 @@ impl Writing<'_> {
                         let mut name = path.clone().into_os_string();
                         name.push(format!(".{number}"));
                         let path = PathBuf::from(name);
-                        self.shape.check(&path, self.source.path())?;
+                        self.shape.care.check(&path, self.sources)?;
                         self.one(&path, Some(range))
                     })
                     .collect()
+            }
+            Target::Set(paths) => {
+                // Each name gets its file, though there may be fewer frames than names.
+                let count = u64::try_from(paths.len()).unwrap_or(1);
+                let mut ranges = write::cut(self.classes, end, count);
+                ranges.resize(paths.len(), end..end);
+                paths.iter().zip(ranges).map(|(path, range)| self.one(path, Some(range))).collect()
             }
         }
     }
@@ -231,29 +300,41 @@ impl Writing<'_> {
     }
 
     fn options(&self, part: Option<Range<u64>>, first: Vec<Selection>) -> Options {
-        let form = if self.shape.elf { Form::Elf } else { Form::Kdump(self.shape.codec(self.codec)) };
+        let care = &self.shape.care;
         Options {
-            form,
-            level: self.level,
             effort: self.effort,
-            jobs: self.shape.jobs(),
-            verify: !self.shape.no_verify,
+            jobs: care.jobs(),
+            verify: !care.no_verify,
             part,
             first,
+            reuse: self.reuse,
+            share_zeros: self.reuse != Reuse::None,
+            blanks: self.scrub.map(|scrub| Arc::clone(&scrub.plan.blanks)),
+            limit: self.shape.limit.map(Size::bytes),
+            ..Options::new(self.form, self.level)
         }
     }
 
     fn write(&self, options: &Options, sink: &mut dyn write::Sink) -> Result<Written, WriteError> {
-        let direct = self.kernel.facts().page_offset;
         let watch = (&self.context.cancel, self.progress as &dyn vmcore::progress::Progress);
-        write::write(self.dump, self.classes, self.texts, direct, options, sink, watch)
+        write::write(self.dump, self.classes, self.texts, self.direct, options, sink, watch)
     }
 
-    /// What is written first where `dir` may not have room for all: nothing where it surely has, because it takes a while to find.
+    /// Whether what found room is kept where that is not all. Not where something is erased: a part proves nothing of the rest.
+    fn keeps_incomplete(&self) -> bool {
+        self.keep_incomplete && self.scrub.is_none() && !self.shape.care.no_incomplete
+    }
+
+    /// What is written first where there may not be room for all: nothing where there surely is, because it takes a while to find.
     fn first(&self, dir: &Path, part: Option<&Range<u64>>) -> Vec<Selection> {
         let frames = part.cloned().unwrap_or(0..self.dump.end_pfn().0);
         let most = self.classes.kept.count(frames).saturating_mul(self.dump.page_size() + 24);
-        if self.shape.elf || self.shape.flattened || !self.keep_incomplete || disk::room(dir) > most {
+        let in_order = !matches!(self.form, Form::Kdump(_)) || self.shape.flattened;
+        let limit = self.shape.limit.map(Size::bytes);
+        let room = if self.keeps_incomplete() { Some(disk::room(dir)) } else { None };
+        // One that is not there leaves the other.
+        let room = room.into_iter().chain(limit).min().unwrap_or(u64::MAX);
+        if in_order || room > most {
             return Vec::new();
         }
         let limits = Limits::default();
@@ -263,12 +344,10 @@ impl Writing<'_> {
 
     fn one(&self, path: &Path, part: Option<Range<u64>>) -> Result<Done, Failure> {
         let failure = |error: &io::Error| Failure::io("write", path, error);
-        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let temporary = tempfile::Builder::new().prefix(".kdt-").suffix(".tmp").tempfile_in(dir);
-        let temporary = temporary.map_err(|e| failure(&e))?;
-        let file = temporary.as_file();
+        let temporary = Temporary::beside(path)?;
+        let file = temporary.file();
         let flat = self.shape.flattened;
-        let first = self.first(dir, part.as_ref());
+        let first = self.first(folder(path), part.as_ref());
         let options = self.options(part, first);
         let (written, synced) = if flat {
             let mut sink = FlatSink::new(BufWriter::with_capacity(1 << 20, file));
@@ -278,51 +357,65 @@ impl Writing<'_> {
         };
         let written = written.map_err(|why| Self::failed(&path.display().to_string(), why))?;
         synced.map_err(|e| failure(&e))?;
-        if written.no_room > 0 && !self.keep_incomplete {
+        if written.no_room > 0 && !self.keeps_incomplete() {
+            let kept = if self.scrub.is_some() {
+                "; an incomplete dump is not kept where something is erased"
+            } else {
+                ""
+            };
             return Err(Failure::new(
                 Exit::NoSpace,
                 format!("there is no room for {}", path.display()),
-                "free some space, or use a higher level with -d",
+                format!("{}{kept}", self.more_room()),
             ));
         }
-        let digest = disk::sync_and_digest(file).map_err(|e| failure(&e))?;
         let bytes = if flat { file.metadata().map_err(|e| failure(&e))?.len() } else { written.bytes };
         if written.no_room > 0 {
-            return Err(self.incomplete(temporary, path, &written, &digest, !options.first.is_empty()));
+            return Err(self.incomplete(temporary, path, &written, !options.first.is_empty()));
         }
-        temporary.persist(path).map_err(|e| failure(&e.error))?;
-        self.digest_beside(path, &digest)?;
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| failure(&e))?;
-        Ok(Done { name: path.display().to_string(), written, bytes, digest })
+        // The name comes behind the proof: what still holds a secret never gets it.
+        let proof = match self.scrub {
+            Some(scrub) => Some(scrub.prove(
+                temporary.path(),
+                &path.display().to_string(),
+                self.context,
+                self.progress,
+            )?),
+            None => None,
+        };
+        let digest = temporary.name(path, self.sources, &self.shape.care)?;
+        Ok(Done { name: path.display().to_string(), written, bytes, digest, proof })
     }
 
-    /// Puts the digest beside a dump.
-    fn digest_beside(&self, path: &Path, digest: &str) -> Result<(), Failure> {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let side = with_suffix(path, ".sha256");
-        crate::output::file::write(&side, &format!("{digest}  {name}\n"), &[self.source.path()])
+    /// What to do where there is no room.
+    fn more_room(&self) -> &'static str {
+        match self.reuse {
+            Reuse::None => "free some space, or use a higher level with -d",
+            _ => "free some space, or choose another place",
+        }
     }
 
     /// Names a dump that found no room for all of its pages `DST-incomplete`, as kdump does, and says what is in it.
-    fn incomplete(
-        &self,
-        mut temporary: tempfile::NamedTempFile,
-        path: &Path,
-        written: &Written,
-        digest: &str,
-        sorted: bool,
-    ) -> Failure {
+    fn incomplete(&self, temporary: Temporary, path: &Path, written: &Written, sorted: bool) -> Failure {
+        let digest = match disk::sync_and_digest(temporary.file()) {
+            Ok(digest) => digest,
+            Err(e) => return Failure::io("write", path, &e),
+        };
+        let mut temporary = temporary.0;
         let names = (1..100).map(|n| match n {
             1 => with_suffix(path, "-incomplete"),
             n => with_suffix(path, &format!("-incomplete.{n}")),
         });
         // An earlier one may be all that there is of another crash.
         for name in names {
-            let kept =
-                if self.shape.force { temporary.persist(&name) } else { temporary.persist_noclobber(&name) };
+            let kept = if self.shape.care.force {
+                temporary.persist(&name)
+            } else {
+                temporary.persist_noclobber(&name)
+            };
             match kept {
                 Ok(_) => {
-                    let beside = self.digest_beside(&name, digest);
+                    let beside = digest_beside(&name, &digest, self.sources, &self.shape.care);
                     if beside.is_err() {
                         self.context.output.warn(&format!(
                             "there was no room for {}.sha256 either; it would say {digest}",
@@ -344,8 +437,9 @@ impl Writing<'_> {
                             written.pages,
                         ),
                         format!(
-                            "what is in it can be used: kdt triage {}; for all of it free some space, or use a higher level with -d",
-                            name.display()
+                            "what is in it can be used: kdt triage {}; for all of it {}",
+                            name.display(),
+                            self.more_room()
                         ),
                     );
                 }
@@ -369,7 +463,7 @@ impl Writing<'_> {
             )
         })?;
         let digest = hex(&out.hash.finalize());
-        Ok(Done { name: "stdout".into(), written, bytes: out.bytes, digest })
+        Ok(Done { name: "stdout".into(), written, bytes: out.bytes, digest, proof: None })
     }
 
     fn failed(name: &str, why: WriteError) -> Failure {
@@ -406,8 +500,14 @@ impl Writing<'_> {
 #[must_use]
 pub(super) fn ending(done: &[Done], lost: u64, source: &Path, context: &Context) -> Exit {
     let unreadable: u64 = done.iter().map(|done| done.written.unreadable).sum();
+    let cut_off: u64 = done.iter().map(|done| done.written.cut_off).sum();
+    if cut_off > 0 {
+        context.output.warn(&format!(
+            "the size that was allowed leaves no room for {cut_off} pages, which are marked as missing"
+        ));
+    }
     if lost + unreadable == 0 {
-        return Exit::Done;
+        return if cut_off > 0 { Exit::Partial } else { Exit::Done };
     }
     let why = done.iter().find_map(|done| done.written.first_unreadable.as_ref());
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
@@ -438,6 +538,56 @@ impl<W: Write> Write for Hashed<W> {
     fn flush(&mut self) -> io::Result<()> {
         self.to.flush()
     }
+}
+
+/// A file that has no name yet, in the folder that it gets its name in.
+pub(super) struct Temporary(tempfile::NamedTempFile);
+
+impl Temporary {
+    /// One beside `path`.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(super) fn beside(path: &Path) -> Result<Self, Failure> {
+        let made = tempfile::Builder::new().prefix(".kdt-").suffix(".tmp").tempfile_in(folder(path));
+        made.map(Self).map_err(|e| Failure::io("write", path, &e))
+    }
+
+    /// The file.
+    pub(super) fn file(&self) -> &File {
+        self.0.as_file()
+    }
+
+    /// What it is called until it has its name.
+    pub(super) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Brings it to the disk, digests it, and gives it its name, with its digest in a file beside it where that is wanted.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub(super) fn name(self, path: &Path, sources: &[&Path], care: &Care) -> Result<String, Failure> {
+        let failure = |error: &io::Error| Failure::io("write", path, error);
+        let digest = disk::sync_and_digest(self.file()).map_err(|e| failure(&e))?;
+        self.0.persist(path).map_err(|e| failure(&e.error))?;
+        digest_beside(path, &digest, sources, care)?;
+        File::open(folder(path)).and_then(|dir| dir.sync_all()).map_err(|e| failure(&e))?;
+        Ok(digest)
+    }
+}
+
+/// Puts the digest beside a dump, where that is wanted.
+fn digest_beside(path: &Path, digest: &str, sources: &[&Path], care: &Care) -> Result<(), Failure> {
+    if care.no_digest {
+        return Ok(());
+    }
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    crate::output::file::write(&with_suffix(path, ".sha256"), &format!("{digest}  {name}\n"), sources)
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn hex(bytes: &[u8]) -> String {

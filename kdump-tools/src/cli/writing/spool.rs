@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::Target;
+use super::{Target, folder};
 use crate::cli::Context;
 use crate::exit::{Exit, Failure};
 use crate::size::Size;
@@ -41,12 +41,8 @@ impl Source {
                 "name a file, or pipe a dump into it",
             ));
         }
-        let dir = match target {
-            Some(Target::File(path)) => path.parent().filter(|dir| !dir.as_os_str().is_empty()),
-            _ => None,
-        };
-        let beside_file = matches!(target, Some(Target::File(_))).then(|| PathBuf::from("."));
-        let dir = dir.map(Path::to_owned).or(beside_file).unwrap_or_else(std::env::temp_dir);
+        let beside = target.and_then(|target| target.paths().next());
+        let dir = beside.map_or_else(std::env::temp_dir, |path| folder(path).to_owned());
         let failure = |error: &io::Error| Failure::io("spool stdin in", &dir, error);
         let file = tempfile::Builder::new().prefix(".kdt-stdin-").suffix(".tmp").tempfile_in(&dir);
         let file = file.map_err(|e| failure(&e))?;

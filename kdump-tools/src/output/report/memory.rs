@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 
-use vmcore::report::{Report, SlabCache};
+use vmcore::report::{Memory, Report, SlabCache};
 
 use super::super::escape::escape;
 use super::{Page, cut};
+
+/// Callers of `vmalloc` that a person is shown.
+const VMALLOC: usize = 12;
 
 fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes >> 20)
@@ -76,6 +79,7 @@ impl Page {
             );
             let _ = writeln!(out, "{line}");
         }
+        self.further_memory(memory, &mut out);
         if !memory.processes.is_empty() {
             out.push_str(&self.heading("Largest processes, in KiB"));
             out.push_str("      PID        RSS       ANON       FILE      SHMEM       SWAP   ADJ  NAME\n");
@@ -95,6 +99,59 @@ impl Page {
             let _ = writeln!(out, "{}", cut(&line, self.width.max(80)));
         }
         out
+    }
+
+    /// Nodes where there are several, swap, hugetlb and `vmalloc`.
+    fn further_memory(&self, memory: &Memory, out: &mut String) {
+        if memory.nodes.len() > 1 {
+            out.push_str(&self.heading("Nodes, in KiB"));
+            out.push_str("  NODE    MANAGED       FREE\n");
+            for node in &memory.nodes {
+                let _ = writeln!(out, "  {:>4} {:>10} {:>10}", node.node, kib(node.managed), kib(node.free));
+            }
+        }
+        if !memory.swaps.is_empty() {
+            out.push_str(&self.heading("Swap, in KiB"));
+            out.push_str("        SIZE       USED  PRIO  FILE\n");
+        }
+        for swap in &memory.swaps {
+            let priority = swap.priority.map_or_else(|| "?".into(), |n| n.to_string());
+            let closed = if swap.writable == Some(false) { "  (not written to)" } else { "" };
+            let path = escape(swap.path.as_deref().unwrap_or("?"));
+            let line =
+                format!("  {:>10} {:>10} {priority:>5}  {path}{closed}", kib(swap.bytes), kib(swap.used));
+            let _ = writeln!(out, "{}", cut(&line, self.width.max(80)));
+        }
+        if memory.hugetlb.iter().any(|pool| pool.total > 0) {
+            out.push_str(&self.heading("Hugetlb pages"));
+            out.push_str("         KIB  NODE      TOTAL       FREE   RESERVED    SURPLUS\n");
+        }
+        for pool in memory.hugetlb.iter().filter(|pool| pool.total > 0) {
+            let size = pool.page_bytes >> 10;
+            let (total, free) = (pool.total, pool.free);
+            let (reserved, surplus) = (pool.reserved, pool.surplus);
+            let _ = writeln!(out, "  {size:>10}   all {total:>10} {free:>10} {reserved:>10} {surplus:>10}");
+            for node in &pool.nodes {
+                let (total, free, surplus) = (node.total, node.free, node.surplus);
+                let _ = writeln!(
+                    out,
+                    "  {size:>10} {:>5} {total:>10} {free:>10} {:>10} {surplus:>10}",
+                    node.node, ""
+                );
+            }
+        }
+        if !memory.vmalloc.is_empty() {
+            out.push_str(&self.heading("vmalloc by caller, in KiB"));
+            out.push_str("     AREAS  ADDRESSES  ALLOCATED  CALLER\n");
+        }
+        for caller in memory.vmalloc.iter().take(VMALLOC) {
+            let name = caller.function.as_deref().map_or_else(|| "?".into(), escape);
+            let (bytes, own) = (caller.bytes >> 10, caller.allocated >> 10);
+            let _ = writeln!(out, "  {:>8} {bytes:>10} {own:>10}  {name}", caller.areas);
+        }
+        if let Some(more) = memory.vmalloc.len().checked_sub(VMALLOC).filter(|more| *more > 0) {
+            let _ = writeln!(out, "  and {more} smaller ones, which --format json has");
+        }
     }
 
     /// All slab caches, largest first.

@@ -48,6 +48,9 @@ pub struct Look {
     pub by_hand: bool,
 }
 
+/// The findings that belong on the first screen.
+const NOTEWORTHY: &[Severity] = &[Severity::Critical, Severity::Error, Severity::Warning];
+
 /// The report as text: an overview, or all of those parts that are named in `only`.
 #[must_use]
 pub fn text(report: &Report, only: &[Section], look: Look) -> String {
@@ -60,6 +63,12 @@ pub fn text(report: &Report, only: &[Section], look: Look) -> String {
     if let Some(error) = &report.error {
         let _ = writeln!(out, "hint: {}", escape(&error.hint));
         return out;
+    }
+    // What a person needs first is on the first screen: what happened, what that means, what to do, who waits, where it was.
+    if only.is_empty() {
+        out.push_str(&page.findings("What it means, and what to do", &report.findings, NOTEWORTHY));
+        out.push_str(&page.waits(report));
+        out.push_str(&page.trace(report));
     }
     if !out.is_empty() {
         out.push('\n');
@@ -81,7 +90,12 @@ pub fn text(report: &Report, only: &[Section], look: Look) -> String {
             out.push_str(&page.whole(*section, report));
         }
     }
-    out.push_str(&page.findings(&report.findings));
+    if only.is_empty() {
+        out.push_str(&page.findings("Good to know", &report.findings, &[Severity::Info]));
+    } else {
+        let all = [NOTEWORTHY, &[Severity::Info]].concat();
+        out.push_str(&page.findings("Findings", &report.findings, &all));
+    }
     out.push_str(&page.not_looked_at(report, only));
     out
 }
@@ -166,17 +180,10 @@ impl Page {
         }
     }
 
-    /// What a person needs first.
+    /// What stands behind the first screen.
     fn overview(&self, report: &Report) -> String {
-        [
-            self.waits(report),
-            self.cpus(report),
-            self.trace(report),
-            self.events(report, EVENTS),
-            self.blocked_tasks(report),
-            self.log(report),
-        ]
-        .concat()
+        [self.cpus(report), self.events(report, EVENTS), self.blocked_tasks(report), self.log(report)]
+            .concat()
     }
 
     /// All of one part.
@@ -281,11 +288,14 @@ impl Page {
         out
     }
 
-    fn findings(&self, findings: &[Finding]) -> String {
+    /// The findings of these severities, in the order of the report.
+    fn findings(&self, heading: &str, findings: &[Finding], severities: &[Severity]) -> String {
+        let findings: Vec<_> =
+            findings.iter().filter(|finding| severities.contains(&finding.severity)).collect();
         if findings.is_empty() {
             return String::new();
         }
-        let mut out = self.heading("Findings");
+        let mut out = self.heading(heading);
         for finding in findings {
             let severity = finding.severity.word();
             let style = match finding.severity {

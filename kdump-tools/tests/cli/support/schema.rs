@@ -3,6 +3,15 @@
 
 use serde_json::{Map, Value};
 
+/// That a document is as the schema of this name in `docs/json-schemas` says, and has nothing that it does not name.
+#[track_caller]
+pub(crate) fn fits(name: &str, document: &Value) {
+    let text = std::fs::read_to_string(super::docs(&format!("json-schemas/{name}.json"))).unwrap();
+    let schema: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(violations(&schema, document), Vec::<String>::new());
+    assert_eq!(undocumented(&schema, document), Vec::<String>::new());
+}
+
 /// Every way in which `document` differs from `schema`, each with its place.
 pub(crate) fn violations(schema: &Value, document: &Value) -> Vec<String> {
     let mut found = Vec::new();

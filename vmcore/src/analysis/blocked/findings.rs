@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Context, NEWS, Waiting, Waits, has_owner, what};
+use super::{CROWD, CROWD_NEWS, Context, NEWS, Waiting, Waits, has_owner, what};
 use crate::addr::KVirtAddr;
 use crate::kernel::task::State;
 use crate::report::{Address, Blocked, Confidence, Finding, Severity};
@@ -34,6 +34,14 @@ fn seconds(s: f64) -> String {
 /// How the same is seen by hand.
 fn by_hand(finding: Finding, waiting: &Waiting<'_>) -> Finding {
     let pid = waiting.task.pid;
+    if let Some(flushed) = &waiting.flushed {
+        let (of, at) = (flushed.structure, Address(flushed.at.0));
+        return finding
+            .by_hand_crash(format!("bt {pid}"))
+            .by_hand_crash(format!("struct {of} {at}"))
+            .by_hand_drgn(format!("prog.stack_trace({pid})"))
+            .by_hand_drgn(format!("Object(prog, \"struct {of}\", address={at})"));
+    }
     let Some(wait) = &waiting.wait else {
         return finding
             .by_hand_crash(format!("bt -FF {pid}"))
@@ -55,7 +63,9 @@ fn by_hand(finding: Finding, waiting: &Waiting<'_>) -> Finding {
 /// What one edge was concluded from.
 fn edge(waiting: &Waiting<'_>) -> String {
     let mut text = format!("{} waits for {}", named(waiting.task), waiting.lock_words());
-    if let Some(wait) = &waiting.wait {
+    if let Some(flushed) = &waiting.flushed {
+        let _ = write!(text, "; {}", flushed.proof);
+    } else if let Some(wait) = &waiting.wait {
         let _ = write!(text, "; its waiter at {} is one of {} in the list", wait.waiter, wait.waiters);
         if let (Some(word), Some(owner)) = (wait.owner_word, waiting.owner) {
             let _ = write!(text, ", and the owner's word {word:#x} is {} at {}", named(owner), owner.kaddr);
@@ -101,13 +111,18 @@ fn blocker(context: &Context<'_>, waits: &Waits<'_>, root: &super::graph::Root) 
     let direct: Vec<&Waiting<'_>> =
         waits.waiting.iter().filter(|one| one.owner.is_some_and(|owner| owner.kaddr == root.task)).collect();
     let oldest = direct.iter().map(|one| one.seconds()).fold(0.0, f64::max);
-    if oldest < NEWS {
+    let early = oldest < NEWS;
+    if early && (root.all < CROWD || oldest < CROWD_NEWS) {
         return None;
     }
     let first = direct.first()?;
     let severity = if oldest >= waits.hung_s { Severity::Error } else { Severity::Warning };
     let sure = direct.iter().any(|one| one.sure);
-    let confidence = if sure { Confidence::Certain } else { Confidence::Hint };
+    let confidence = match (sure, early) {
+        (false, _) => Confidence::Hint,
+        (true, true) => Confidence::Likely,
+        (true, false) => Confidence::Certain,
+    };
     let behind = root.all.saturating_sub(root.direct);
     let more = if behind > 0 { format!(", and {behind} more wait for these") } else { String::new() };
     let waiters =
@@ -131,6 +146,12 @@ fn blocker(context: &Context<'_>, waits: &Waits<'_>, root: &super::graph::Root) 
         }
     };
     finding = finding.because(does);
+    if early {
+        finding = finding.because(format!(
+            "so many behind one for so long are seldom mere traffic; the kernel itself calls a task hung after {}",
+            seconds(waits.hung_s)
+        ));
+    }
     if !sure {
         finding = finding.because(
             "the owner of a rw-semaphore that readers hold is the one that took it last, and may have let go",
@@ -203,7 +224,7 @@ fn io(waits: &Waits<'_>) -> Option<Finding> {
         format!("{tasks} waited for storage, or a server behind it, for {} or longer.", seconds(NEWS));
     let mut finding = Finding::new("KD-HANG-IO", severity, Confidence::Likely, title);
     finding.evidence.extend(long.iter().take(LINES).map(|one| {
-        let text = one.why.text().unwrap_or_default();
+        let text = one.what().unwrap_or_default();
         format!("{} has waited for {text} for {}", named(one.task), seconds(one.seconds()))
     }));
     let finding = finding

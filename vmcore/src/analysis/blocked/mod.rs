@@ -1,7 +1,10 @@
 //! Who waits for whom: blocked tasks by their stacks, the locks that they wait for, and who holds these.
 
 mod findings;
+mod flush;
 mod graph;
+mod object;
+mod place;
 mod what;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -9,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use rayon::prelude::*;
 
 use super::cpus::Registers;
+use super::memory;
 use super::parts::{Clock, Context, Part};
 use super::tasks as words;
 use crate::addr::KVirtAddr;
@@ -26,6 +30,10 @@ const SYMBOLS: usize = 24;
 const ROUNDS: usize = 64;
 /// Who waits for less is no news, in seconds.
 const NEWS: f64 = 10.0;
+/// For several behind the same one: a lock that none of them got for so long is held, not merely busy.
+const CROWD_NEWS: f64 = 1.0;
+/// How many are several.
+const CROWD: u64 = 3;
 /// `kernel.hung_task_timeout_secs` where it can't be read.
 const HUNG: f64 = 120.0;
 
@@ -39,6 +47,10 @@ struct Waiting<'a> {
     sure: bool,
     /// The name of the lock.
     name: Option<String>,
+    /// The work that it waits for, where it waits for one.
+    flushed: Option<flush::Flushed>,
+    /// What stands behind a wait without an owner, in words.
+    object: Option<String>,
 }
 
 impl Waiting<'_> {
@@ -47,11 +59,18 @@ impl Waiting<'_> {
     }
 
     fn kind(&self) -> &'static str {
-        self.wait.as_ref().map_or_else(|| self.why.kind(), |wait| wait.kind.name())
+        let of_lock = |wait: &Wait| if self.flushed.is_some() { "work" } else { wait.kind.name() };
+        self.wait.as_ref().map_or_else(|| self.why.kind(), of_lock)
     }
 
     /// `mutex lab_mutex_a (0x…)`.
     fn lock_words(&self) -> String {
+        if let Some(flushed) = &self.flushed {
+            return flushed.words.clone();
+        }
+        if let Some(object) = &self.object {
+            return object.clone();
+        }
         match (&self.wait, &self.name) {
             (Some(wait), Some(name)) => format!("{} {name} ({})", wait.kind.name(), wait.lock),
             (Some(wait), None) => format!("{} at {}", wait.kind.name(), wait.lock),
@@ -59,9 +78,25 @@ impl Waiting<'_> {
         }
     }
 
+    /// Where the lock is; of a work, the work.
+    fn at(&self) -> Option<KVirtAddr> {
+        self.flushed.as_ref().map(|flushed| flushed.at).or_else(|| Some(self.wait.as_ref()?.lock))
+    }
+
+    /// The lock's name; of a work, its function.
+    fn lock_name(&self) -> Option<String> {
+        self.flushed.as_ref().and_then(|flushed| flushed.name.clone()).or_else(|| self.name.clone())
+    }
+
     /// A person's words for what it waits for.
     fn what(&self) -> Option<String> {
-        self.why.text()
+        if let Some(flushed) = &self.flushed {
+            return Some(flushed.words.clone());
+        }
+        match (self.why.text(), &self.object) {
+            (Some(text), Some(object)) => Some(format!("{text}: {object}")),
+            (text, object) => text.or_else(|| object.clone()),
+        }
     }
 }
 
@@ -117,6 +152,8 @@ fn find<'a>(context: &Context<'a>, clock: &Clock) -> (Waits<'a>, bool) {
     let is_blocked = |task: &&Task| task.letter() == 'D' && task.running_on.is_none();
     let mut next: Vec<&Task> = context.tasks.tasks.iter().filter(is_blocked).collect();
     let mut stopped = false;
+    let works = flush::Works::new(context);
+    let objects = object::Objects::new(context);
     for round in 0..ROUNDS {
         seen.extend(next.iter().map(|task| task.kaddr));
         let asked: Vec<(&Task, Vec<String>, what::Wait, Vec<Candidate>)> = next
@@ -139,15 +176,24 @@ fn find<'a>(context: &Context<'a>, clock: &Clock) -> (Waits<'a>, bool) {
             if round > 0 && wait.is_none() {
                 continue;
             }
-            let (owner, sure) = owner(context, wait.as_ref());
+            let flushed = works.flushed(task, why, wait.as_ref());
+            let (owner, sure) = match &flushed {
+                Some(flushed) => (flushed.worker.and_then(|at| context.tasks.at(at)), flushed.sure),
+                None => owner(context, wait.as_ref()),
+            };
             if let Some(owner) = owner {
                 graph.add(task.kaddr, owner.kaddr);
                 if !seen.contains(&owner.kaddr) && owner.running_on.is_none() {
                     owners.insert(owner.kaddr, owner);
                 }
             }
-            let name = wait.as_ref().and_then(|wait| name_of(context, wait));
-            waiting.push(Waiting { task, symbols: names, why, wait, owner, sure, name });
+            let name = match &flushed {
+                Some(_) => None,
+                None => wait.as_ref().and_then(|wait| place::name(context, wait)),
+            };
+            let object = wait.as_ref().filter(|_| flushed.is_none());
+            let object = object.and_then(|wait| objects.told(&names, wait));
+            waiting.push(Waiting { object, task, symbols: names, why, wait, owner, sure, name, flushed });
         }
         next = owners.into_values().collect();
         if next.is_empty() {
@@ -194,26 +240,13 @@ fn symbols_of(
     sure.take(SYMBOLS).map(|frame| frame.symbol.clone().unwrap_or_else(|| "?".into())).collect()
 }
 
-/// The symbol of a lock that is a variable, or part of one.
-fn name_of(context: &Context<'_>, wait: &Wait) -> Option<String> {
-    let found = context.description.symbols.at(wait.lock)?;
-    let inside = found.symbol.size.is_none_or(|size| found.offset < size.max(1));
-    // What is on a task's stack, or in a slab, is no variable; a symbol without a length could be far before it.
-    if !inside || found.offset > 1 << 16 {
-        return None;
-    }
-    let module = found.symbol.module.as_deref().map(|name| format!(" [{name}]")).unwrap_or_default();
-    let offset = if found.offset > 0 { format!("+{:#x}", found.offset) } else { String::new() };
-    Some(format!("{}{offset}{module}", found.symbol.name))
-}
-
 fn section(context: &Context<'_>, waits: &Waits<'_>) -> Blocked {
     let edges = waits.waiting.iter().map(|waiting| WaitEdge {
         waiter: i64::from(waiting.task.pid),
         lock: Lock {
             kind: waiting.kind().to_owned(),
-            kaddr: waiting.wait.as_ref().map(|wait| Address(wait.lock.0)),
-            name: waiting.name.clone(),
+            kaddr: waiting.at().map(|at| Address(at.0)),
+            name: waiting.lock_name(),
         },
         owner: waiting.owner.map(|owner| i64::from(owner.pid)),
         sure: waiting.wait.is_some() && waiting.sure,

@@ -1,5 +1,6 @@
 //! How the memory was used, in the words of the report.
 
+mod more;
 mod oom;
 mod slabs;
 mod verdict;
@@ -46,7 +47,9 @@ pub(super) fn memory(context: &Context<'_>, _: &Clock) -> Part {
         processes: processes.iter().take(PROCESSES).map(process_words).collect(),
         oom: context.log.and_then(oom::from_log),
         more: counters.values.clone(),
+        ..report::Memory::default()
     };
+    let more_gaps = more::fill(&source, &zones, &mut found);
     for name in ["MemTotal", "MemFree", "MemAvailable", "Buffers", "Cached", "AnonPages", "Slab"] {
         // They have fields of their own.
         found.more.remove(name);
@@ -67,6 +70,7 @@ pub(super) fn memory(context: &Context<'_>, _: &Clock) -> Part {
     part.findings = findings;
     part.gaps("memory", &counters.gaps);
     part.gaps("memory.zones", &zones.gaps);
+    part.gaps("memory", &more_gaps);
     if let Some(why) = why {
         part.skip(
             "memory.processes",

@@ -85,16 +85,12 @@ impl LoggedPanic {
         });
         let backtrace = self.instruction.iter().chain(&self.trace).cloned().collect();
         Panic {
-            kind: self.kind,
-            message: self.message.clone(),
             cpu: self.cpu,
             task,
             backtrace,
             fault_address: self.fault_address().map(Address),
-            instruction: None,
-            registers: Vec::new(),
-            culprit: None,
             first_bad_line: self.evidence.first().map(|line| line.text.clone()),
+            ..Panic::new(self.kind, self.message.clone())
         }
     }
 

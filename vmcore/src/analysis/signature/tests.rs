@@ -21,7 +21,18 @@ fn frame(name: &str, module: Option<&str>) -> Frame {
 fn report(kind: PanicKind, frames: Vec<Frame>) -> Report {
     let mut report = Report::empty("kdt", "0", "vmcore");
     report.symbols.unwinder = Some("orc".into());
-    report.panic = Some(Panic { kind, message: "x".into(), cpu: Some(0), task: None, backtrace: frames });
+    report.panic = Some(Panic {
+        kind,
+        message: "x".into(),
+        cpu: Some(0),
+        task: None,
+        backtrace: frames,
+        fault_address: None,
+        instruction: None,
+        registers: Vec::new(),
+        culprit: None,
+        first_bad_line: None,
+    });
     report
 }
 
@@ -156,10 +167,10 @@ fn of_a_deadlock_it_does_not_matter_who_is_found_first() {
 
 #[test]
 fn who_holds_the_others_up_names_the_hang() {
-    let blocker =
+    let holder =
         Blocker { pid: 7, symbols: vec!["msleep".into(), "holds".into()], all: 9, ..Blocker::default() };
     let blocked =
-        Blocked { groups: vec![group(1, 9, &["waits"])], blockers: vec![blocker], ..Blocked::default() };
+        Blocked { groups: vec![group(1, 9, &["waits"])], blockers: vec![holder], ..Blocked::default() };
     assert_eq!(of(&hung(None, blocked.clone(), "KD-HANG-BLOCKED-BY")).unwrap().frames, ["holds"]);
     assert_eq!(of(&hung(None, blocked, "KD-HANG-TASKS")).unwrap().frames, ["waits"]);
 }

@@ -1,6 +1,7 @@
 //! What foreign readers want of a kernel, beside what the analyses here read.
 
 mod readers;
+mod unwind_tables;
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -21,6 +22,9 @@ use crate::xlat::KernelMemory;
 const PIECE: u64 = 1 << 30;
 /// Per-CPU units are never larger than this on `x86_64`.
 const UNIT: u64 = 4 << 20;
+/// What of a per-CPU unit follows the fixed part: `PERCPU_MODULE_RESERVE` and `PERCPU_DYNAMIC_RESERVE` with lockdep
+/// (`include/linux/percpu.h`), and what is lost to rounding.
+const DYNAMIC: u64 = 68 << 10;
 /// `THREAD_SIZE` where the types do not tell.
 const STACK: u64 = 16 << 10;
 /// No stack is larger: `THREAD_SIZE` with KASAN is 64 KiB.
@@ -32,22 +36,38 @@ const FILES: u64 = 1 << 16;
 /// `__init_begin` to `__init_end` was given back after boot.
 const DATA: &[(&str, &str)] = &[
     ("_sdata", "_edata"),
-    ("_sdata", "__init_begin"),
     ("__bss_start", "_end"),
     ("__start_ro_after_init", "__end_ro_after_init"),
+    // The way into the unwind tables: where the unwinder here has found a frame, crash finds it too.
+    ("orc_lookup", "orc_lookup_end"),
 ];
 
 /// Constants that readers take from the dump even where they have a vmlinux, and how much of them: crash compares `linux_banner` with
 /// its vmlinux's before it believes either.
-const PROOFS: &[(&str, u64)] =
-    &[("linux_banner", 512), ("mt_slots", 16), ("mt_pivots", 16), ("pageflag_names", 1024)];
+const PROOFS: &[(&str, u64)] = &[
+    ("linux_banner", 512),
+    ("mt_slots", 16),
+    ("mt_pivots", 16),
+    ("pageflag_names", 1024),
+    // crash looks at how these functions begin, and disassembles this one to know how much of the stack it takes.
+    ("sys_open", 32),
+    ("__x64_sys_open", 32),
+    ("sys_fork", 32),
+    ("__x64_sys_fork", 32),
+    ("sys_read", 32),
+    ("__x64_sys_read", 32),
+    ("vfs_read", 32),
+    ("do_futex", 32),
+    ("schedule", 512),
+    ("__schedule", 16384),
+];
 
 /// What a vmlinux has as well: readers that have one take it from there, and the analyses have read what they need.
 const CONSTANTS: &[(&str, &str)] = &[
     ("__start_rodata", "__end_rodata"),
+    ("_sdata", "__init_begin"),
     ("__start_orc_unwind_ip", "__stop_orc_unwind_ip"),
     ("__start_orc_unwind", "__stop_orc_unwind"),
-    ("orc_lookup", "orc_lookup_end"),
     ("__start_BTF", "__stop_BTF"),
 ];
 
@@ -114,6 +134,8 @@ impl<'a> Closure<'a> {
         let tasks = task::read(self.memory, &self.description, &per_cpu, self.limits);
         self.tasks(&tasks.tasks);
         self.note(Reason::Tasks);
+        self.unwind_tables(&self.stacks(&tasks.tasks));
+        self.note(Reason::UnwindTables);
         self.what_readers_begin_with(&per_cpu);
         self.note(Reason::Readers);
         self.modules();
@@ -132,6 +154,7 @@ impl<'a> Closure<'a> {
         }
         if level >= Level::Standard {
             self.page_array_whole(level);
+            self.block_inodes();
         }
         self.page_structs();
         self.note(Reason::PageStructs);
@@ -183,8 +206,8 @@ impl<'a> Closure<'a> {
         let ends = symbols.address("__per_cpu_start").zip(symbols.address("__per_cpu_end"));
         let fixed = ends.map_or(0, |(start, end)| end.0.saturating_sub(start.0));
         let unit = Variables::new(self.memory, symbols).u32("pcpu_unit_size").map_or(0, u64::from);
-        // The parts of a unit are there that are mapped: the first chunk's dynamic part follows the fixed one.
-        let bytes = fixed.max(unit).min(UNIT);
+        // The rest of a unit was given back, and is anybody's memory.
+        let bytes = fixed.saturating_add(DYNAMIC).min(fixed.max(unit)).min(UNIT);
         let Some((start, _)) = ends else { return per_cpu };
         for cpu in per_cpu.possible() {
             if let Ok(at) = per_cpu.address(start, *cpu) {
@@ -198,7 +221,7 @@ impl<'a> Closure<'a> {
         let types = &self.description.types;
         let size = |name: &str| types.structure(name).ok().map(Struct::size);
         let task = size("task_struct").unwrap_or(STACK);
-        let stack = size("thread_union").unwrap_or(STACK).clamp(STACK, LARGEST_STACK);
+        let stack = self.stack_size();
         let credentials = size("cred").unwrap_or(0);
         let mm = size("mm_struct").unwrap_or(0);
         for one in tasks {

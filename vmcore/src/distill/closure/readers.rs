@@ -3,6 +3,7 @@
 use super::super::Level;
 use super::Closure;
 use crate::addr::KVirtAddr;
+use crate::kernel::list;
 use crate::kernel::percpu::PerCpu;
 use crate::kernel::xarray::{self, Entry};
 use crate::mem::PhysicalMemory;
@@ -18,6 +19,8 @@ const BLOCKS: usize = 1 << 15;
 const SMALL_ARRAY: u64 = 64 << 20;
 /// Stacks that the interrupt stack table can name.
 const STACKS: u64 = 7;
+/// States that have a word (`task_state_array`, `fs/proc/array.c`): nine in 6.1.
+const STATES: u64 = 12;
 /// `EXCEPTION_STKSZ` with KASAN.
 const EXCEPTION_STACK: u64 = 32 << 10;
 
@@ -27,6 +30,19 @@ impl Closure<'_> {
         self.nodes();
         self.memory_blocks();
         self.exception_stacks(per_cpu);
+        self.words_for_states();
+    }
+
+    /// The words for the states of tasks: without them crash takes idle kernel threads for stuck ones.
+    fn words_for_states(&self) {
+        let Some(array) = self.description.symbols.address("task_state_array") else { return };
+        self.touch(array, STATES.saturating_mul(8));
+        for number in 0..STATES {
+            let slot = KVirtAddr(array.0.saturating_add(number.saturating_mul(8)));
+            if let Ok(text) = self.memory.read_ptr(slot) {
+                self.touch(text, 32);
+            }
+        }
     }
 
     fn size(&self, of: &str) -> u64 {
@@ -112,6 +128,26 @@ impl Closure<'_> {
             if let Some(list) = self.pointer("device_private", device, "knode_bus.n_klist") {
                 self.touch(KVirtAddr(list.0 & !1), self.size("subsys_private"));
             }
+        }
+    }
+
+    /// The inodes of block devices: crash's `kmem -i` counts buffers by them.
+    pub(super) fn block_inodes(&self) {
+        let (types, symbols) = (&self.description.types, &self.description.symbols);
+        let Some(Ok(sb)) = symbols.address("blockdev_superblock").map(|at| self.memory.read_ptr(at)) else {
+            return;
+        };
+        let offset = |of: &str, member: &str| {
+            types.structure(of).ok()?.member(member).ok().map(crate::sym::btf::Member::offset)
+        };
+        let (Some(head), Some(inside)) = (offset("super_block", "s_inodes"), offset("inode", "i_sb_list"))
+        else {
+            return;
+        };
+        let Some(head) = sb.checked_add(head) else { return };
+        let bytes = self.size("inode");
+        for node in list::walk(self.memory, head, self.limits.walk_items).items {
+            self.touch(KVirtAddr(node.0.saturating_sub(inside)), bytes);
         }
     }
 

@@ -3,7 +3,10 @@
 //! Members, enumerators and their places come from the dump's types. A counter that can't be read is a [`Gap`](super::Gap), never a zero.
 
 pub mod counters;
+pub mod huge;
 pub mod process;
+pub mod swap;
+pub mod vmalloc;
 pub mod zone;
 
 use super::describe::Description;
@@ -43,6 +46,11 @@ impl<'a, 'm> Source<'a, 'm> {
     pub(crate) fn slot(&self, of: &str, paths: &[&str]) -> Result<Slot, String> {
         let found = self.types().structure(of).and_then(|s| s.member_of(paths)).and_then(Slot::new);
         found.map_err(|why| why.to_string())
+    }
+
+    /// Where a member begins, of whatever type it is; `None` where the types don't tell.
+    pub(crate) fn slot_offset(&self, of: &str, path: &str) -> Option<u64> {
+        Some(self.types().structure(of).ok()?.member(path).ok()?.offset())
     }
 
     pub(crate) fn number(&self, at: KVirtAddr, slot: &Slot) -> Result<u64, String> {

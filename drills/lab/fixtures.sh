@@ -1,0 +1,35 @@
+#!/bin/sh
+# Makes the small real dumps in fixtures/data/failures again: one of each failure that the lab can make, and a healthy guest's, distilled.
+# A new dump is another crash: addresses, times and pids differ, what it shows must not. Takes some 15 minutes.
+#
+#   drills/lab/fixtures.sh [NAME…]
+set -eu
+cd "$(dirname "$0")/../.."
+kernel=6.1
+out=fixtures/data/failures
+bin=${CARGO_TARGET_DIR:-target}/debug
+all="sysrq null-deref bug warn divide general-protection soft-lockup hard-lockup rcu-stall mutex-abba mutex-held kdump-oom
+	stack-overflow slab-leak frozen healthy host-hung"
+cargo build --quiet --workspace
+work=$(mktemp -d "${TMPDIR:-/tmp}/kdt-fixtures.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$out"
+
+for name in ${*:-$all}; do
+	case $name in
+	sysrq) recipe=kdump-zstd ;;
+	healthy) recipe=host-running-elf ;;
+	host-hung) recipe=host-hung-elf ;;
+	*) recipe=$name ;;
+	esac
+	"$bin/kdt-drill" lab make --kernel "$kernel" --recipe "$recipe" -o "$work"
+	for dump in "$work/$kernel-$recipe".*; do
+		case $dump in *.console | *.dmesg) continue ;; esac
+		# What a guest's host dumps has all memory: what is not the kernel's goes first.
+		"$bin/kdt" -q filter -z -d 31 "$dump" "$work/filtered"
+		"$bin/kdt" -q distill -f --level minimal "$work/filtered" "$out/$kernel-$name.kdump"
+		rm -f "$out/$kernel-$name.kdump.sha256" "$work"/filtered* "$dump"
+	done
+done
+(cd "$out" && sha256sum ./*.kdump >SHA256SUMS)
+ls -l "$out"

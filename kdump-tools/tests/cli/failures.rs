@@ -1,0 +1,220 @@
+//! One real dump of each failure that the lab can make (`drills/lab/fixtures.sh`), distilled: what triage must see in it, and in a
+//! healthy guest's nothing that is wrong.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::support::{run, schema};
+
+/// What one dump must show.
+struct Failure {
+    name: &'static str,
+    /// `panic.kind`; `None` where the kernel has not panicked.
+    kind: Option<&'static str>,
+    /// Task, module and function that it came from; empty where they are not told.
+    culprit: [&'static str; 3],
+    /// Codes that must be among the findings.
+    codes: &'static [&'static str],
+    /// All codes of findings that are errors or worse.
+    worst: &'static [&'static str],
+}
+
+const FAILURES: &[Failure] = &[
+    Failure {
+        name: "sysrq",
+        kind: Some("sysrq"),
+        culprit: ["init", "", "sysrq_handle_crash"],
+        codes: &["KD-PANIC-SYSRQ"],
+        worst: &["KD-PANIC-SYSRQ"],
+    },
+    Failure {
+        name: "null-deref",
+        kind: Some("null-deref"),
+        culprit: ["sh", "lab_fail", "null_deref"],
+        codes: &["KD-PANIC-NULL-DEREF"],
+        worst: &["KD-PANIC-NULL-DEREF"],
+    },
+    Failure {
+        name: "bug",
+        kind: Some("bug"),
+        culprit: ["sh", "lab_fail", "bug"],
+        codes: &["KD-PANIC-BUG"],
+        worst: &["KD-PANIC-BUG"],
+    },
+    Failure {
+        name: "warn",
+        kind: Some("warn"),
+        culprit: ["sh", "lab_fail", "warn"],
+        codes: &["KD-PANIC-WARN"],
+        worst: &["KD-PANIC-WARN"],
+    },
+    Failure {
+        name: "divide",
+        kind: Some("divide-error"),
+        culprit: ["sh", "lab_fail", "divide"],
+        codes: &["KD-PANIC-DIVIDE-ERROR"],
+        worst: &["KD-PANIC-DIVIDE-ERROR"],
+    },
+    Failure {
+        name: "general-protection",
+        kind: Some("general-protection"),
+        culprit: ["sh", "lab_fail", "general_protection"],
+        codes: &["KD-PANIC-GENERAL-PROTECTION"],
+        worst: &["KD-PANIC-GENERAL-PROTECTION"],
+    },
+    Failure {
+        name: "soft-lockup",
+        kind: Some("soft-lockup"),
+        culprit: ["sh", "lab_fail", "spin"],
+        codes: &["KD-PANIC-SOFT-LOCKUP", "KD-LOCKUP-SOFT"],
+        worst: &["KD-LOCKUP-SOFT", "KD-PANIC-SOFT-LOCKUP"],
+    },
+    Failure {
+        // TCG has no performance counters, so that no watchdog fires: the host's NMI ends it.
+        name: "hard-lockup",
+        kind: Some("nmi"),
+        culprit: ["init", "lab_fail", "spin"],
+        codes: &["KD-PANIC-NMI", "KD-LOCKUP-IRQS-OFF"],
+        worst: &["KD-PANIC-NMI"],
+    },
+    Failure {
+        name: "rcu-stall",
+        kind: Some("rcu-stall"),
+        culprit: ["sh", "lab_fail", "spin"],
+        codes: &["KD-PANIC-RCU-STALL", "KD-RCU-STALL-BLOCKER"],
+        worst: &["KD-PANIC-RCU-STALL", "KD-RCU-STALL-BLOCKER"],
+    },
+    Failure {
+        name: "mutex-abba",
+        kind: Some("hung-task"),
+        culprit: ["lab_a_then_b", "lab_fail", "lock_a_then_b"],
+        codes: &["KD-PANIC-HUNG-TASK", "KD-HANG-DEADLOCK", "KD-HANG-TASKS"],
+        worst: &["KD-HANG-DEADLOCK", "KD-HANG-TASKS", "KD-PANIC-HUNG-TASK"],
+    },
+    Failure {
+        name: "mutex-held",
+        kind: Some("sysrq"),
+        culprit: ["init", "", "sysrq_handle_crash"],
+        codes: &["KD-PANIC-SYSRQ", "KD-HANG-BLOCKED-BY"],
+        worst: &["KD-PANIC-SYSRQ"],
+    },
+    Failure {
+        name: "kdump-oom",
+        kind: Some("oom"),
+        culprit: ["dd", "", ""],
+        codes: &["KD-PANIC-OOM", "KD-MEM-OOM-GLOBAL", "KD-MEM-SHMEM"],
+        worst: &["KD-PANIC-OOM"],
+    },
+    Failure {
+        name: "stack-overflow",
+        kind: Some("stack-overflow"),
+        culprit: ["sh", "lab_fail", "deeper"],
+        codes: &["KD-PANIC-STACK-OVERFLOW"],
+        worst: &["KD-PANIC-STACK-OVERFLOW"],
+    },
+    Failure {
+        name: "slab-leak",
+        kind: Some("oom"),
+        culprit: ["sh", "", ""],
+        codes: &["KD-PANIC-OOM", "KD-MEM-SLAB-LEAK"],
+        worst: &["KD-PANIC-OOM"],
+    },
+    Failure {
+        name: "frozen",
+        kind: Some("hung-task"),
+        culprit: ["dd", "", "mnt_want_write"],
+        codes: &["KD-PANIC-HUNG-TASK", "KD-FS-FROZEN"],
+        worst: &["KD-FS-FROZEN", "KD-PANIC-HUNG-TASK"],
+    },
+    Failure {
+        name: "host-hung",
+        kind: None,
+        culprit: ["", "", ""],
+        codes: &["KD-HANG-DEADLOCK", "KD-HANG-TASKS", "KD-EVENT-HUNG-TASK", "KD-NO-PANIC"],
+        worst: &["KD-HANG-DEADLOCK", "KD-HANG-TASKS"],
+    },
+    Failure { name: "healthy", kind: None, culprit: ["", "", ""], codes: &["KD-NO-PANIC"], worst: &[] },
+];
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fixtures/data/failures")
+}
+
+fn dump(name: &str) -> PathBuf {
+    folder().join(format!("6.1-{name}.kdump"))
+}
+
+fn text<'v>(value: &'v Value, at: &str) -> &'v str {
+    value.pointer(at).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Says all that is wrong with one dump at once.
+fn look_at(failure: &Failure) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut check = |what: &str, got: String, expected: String| {
+        if got != expected {
+            wrong.push(format!("{}: {what} is {got}, not {expected}", failure.name));
+        }
+    };
+    let path = dump(failure.name);
+    let ran = run(["triage".as_ref(), path.as_os_str(), "--format=json".as_ref()]);
+    check("the exit code", ran.code.to_string(), "0".into());
+    let document = ran.json();
+    schema::fits("triage-1", &document);
+    let made = text(&document, "/dump/made").starts_with("distilled by kdt ");
+    check("made by distill", made.to_string(), "true".into());
+    check("the kind", text(&document, "/panic/kind").into(), failure.kind.unwrap_or_default().into());
+    let at =
+        ["task/comm", "module", "function"].map(|part| text(&document, &format!("/panic/culprit/{part}")));
+    check("the culprit", format!("{at:?}"), format!("{:?}", failure.culprit));
+    let findings = document["findings"].as_array().unwrap();
+    let codes: BTreeSet<_> = findings.iter().map(|finding| text(finding, "/code")).collect();
+    for code in failure.codes {
+        check(code, codes.contains(code).to_string(), "true".into());
+    }
+    let bad = |finding: &&Value| ["error", "critical"].contains(&text(finding, "/severity"));
+    let worst: BTreeSet<_> = findings.iter().filter(bad).map(|finding| text(finding, "/code")).collect();
+    check("what is an error", format!("{worst:?}"), format!("{:?}", BTreeSet::from_iter(failure.worst)));
+    // Each task has a stack, but for those that run in user space.
+    let tasks = document["tasks"].as_array().unwrap();
+    check("more than 50 tasks", (tasks.len() > 50).to_string(), "true".into());
+    wrong
+}
+
+#[test]
+fn each_failure_is_told_for_what_it_is() {
+    let wrong: Vec<_> = FAILURES.iter().flat_map(look_at).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_deadlock_names_both_tasks_whether_the_kernel_panics_or_the_host_dumps() {
+    for name in ["mutex-abba", "host-hung"] {
+        let path = dump(name);
+        let document = run(["triage".as_ref(), path.as_os_str(), "--format=json".as_ref()]).json();
+        let cycles = document["blocked"]["cycles"].as_array().unwrap();
+        assert_eq!(cycles.len(), 1, "{name}");
+        let tasks = document["tasks"].as_array().unwrap();
+        let comm = |pid: &Value| tasks.iter().find(|t| t["pid"] == *pid).map(|t| text(t, "/comm"));
+        let names: BTreeSet<_> = cycles[0].as_array().unwrap().iter().filter_map(comm).collect();
+        assert_eq!(names, BTreeSet::from(["lab_a_then_b", "lab_b_then_a"]), "{name}");
+    }
+}
+
+#[test]
+fn no_dump_is_larger_than_four_megabytes_and_all_are_looked_at() {
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(folder()).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let Some(name) = name.strip_prefix("6.1-").and_then(|name| name.strip_suffix(".kdump")) else {
+            continue;
+        };
+        assert!(entry.metadata().unwrap().len() <= 4_000_000, "{name}");
+        names.insert(name.to_owned());
+    }
+    assert_eq!(names, FAILURES.iter().map(|failure| failure.name.to_owned()).collect());
+}

@@ -1,0 +1,90 @@
+//! The parts of the unwind tables that a reader may want for what lies on the stacks.
+//!
+//! The unwinder here begins at the registers of a fault, crash where the kernel stopped: it goes through the functions that
+//! reported the fault too. Where it finds no entry it takes each word for a frame, without a warning.
+
+use std::collections::HashSet;
+
+use super::{Closure, STACK};
+use crate::addr::KVirtAddr;
+
+/// Bytes of code for which the kernel's own index has one entry (`LOOKUP_BLOCK_SIZE`, `arch/x86/include/asm/orc_lookup.h`).
+const BLOCK: u64 = 256;
+/// Bytes of an address in the table, and of an entry (`struct orc_entry`).
+const ADDRESS: u64 = 4;
+const ENTRY: u64 = 6;
+
+/// Where the kernel's tables are.
+struct Tables {
+    text: u64,
+    text_end: u64,
+    index: KVirtAddr,
+    addresses: KVirtAddr,
+    entries: KVirtAddr,
+}
+
+impl Closure<'_> {
+    /// Touches what the tables have for each word of these stacks that may be an address of the kernel's code.
+    pub(super) fn unwind_tables(&self, stacks: &[(KVirtAddr, u64)]) {
+        let symbols = &self.description.symbols;
+        let at = |name: &str| symbols.address(name);
+        let found = (|| {
+            Some(Tables {
+                text: at("_stext")?.0,
+                text_end: at("_etext")?.0,
+                index: at("orc_lookup")?,
+                addresses: at("__start_orc_unwind_ip")?,
+                entries: at("__start_orc_unwind")?,
+            })
+        })();
+        let Some(tables) = found else { return };
+        let mut seen = HashSet::new();
+        let mut bytes = Vec::new();
+        for (stack, size) in stacks {
+            if self.cancel.is_cancelled() {
+                return;
+            }
+            bytes.resize(usize::try_from(*size).unwrap_or(0), 0);
+            if self.memory.read(*stack, &mut bytes).is_err() {
+                continue;
+            }
+            for word in bytes.as_chunks::<8>().0 {
+                let pc = u64::from_le_bytes(*word);
+                let Some(into) = pc.checked_sub(tables.text).filter(|_| pc < tables.text_end) else {
+                    continue;
+                };
+                let block = into.wrapping_div(BLOCK);
+                if seen.insert(block) {
+                    self.block_of_code(&tables, block);
+                }
+            }
+        }
+    }
+
+    fn block_of_code(&self, tables: &Tables, block: u64) {
+        let slot = |number: u64| tables.index.checked_add(number.checked_mul(4)?);
+        let read = |number: u64| self.memory.read_u32(slot(number)?).ok().map(u64::from);
+        let (Some(first), Some(last)) = (read(block), block.checked_add(1).and_then(read)) else { return };
+        // The entry before the first one may reach into the block.
+        let first = first.saturating_sub(1);
+        let count = last.saturating_sub(first).saturating_add(1).min(BLOCK);
+        for (table, each) in [(tables.addresses, ADDRESS), (tables.entries, ENTRY)] {
+            if let Some(from) = first.checked_mul(each).and_then(|offset| table.checked_add(offset)) {
+                self.touch(from, count.saturating_mul(each));
+            }
+        }
+    }
+
+    /// The stacks of these tasks.
+    pub(super) fn stacks(&self, tasks: &[crate::kernel::task::Task]) -> Vec<(KVirtAddr, u64)> {
+        let size = self.stack_size();
+        tasks.iter().filter_map(|task| Some((task.stack?, size))).collect()
+    }
+
+    /// Bytes of a task's stack.
+    pub(super) fn stack_size(&self) -> u64 {
+        let told =
+            self.description.types.structure("thread_union").map_or(STACK, crate::sym::btf::Struct::size);
+        told.clamp(STACK, super::LARGEST_STACK)
+    }
+}
