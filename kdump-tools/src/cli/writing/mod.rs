@@ -389,9 +389,10 @@ impl Writing<'_> {
 
     /// What to do where there is no room.
     fn more_room(&self) -> &'static str {
-        match self.reuse {
-            Reuse::None => "free some space, or use a higher level with -d",
-            _ => "free some space, or choose another place",
+        if self.reuse == Reuse::None && self.level != Level::MAX {
+            "free some space, or use a higher level with -d"
+        } else {
+            "free some space, or choose another place"
         }
     }
 
