@@ -184,15 +184,15 @@ fn kdump(boot: &Boot<'_>, spec: &CrashSpec, orders: &str, dir: &Path) -> Result<
     }
     let text = String::from_utf8_lossy(&console);
     for (run, path) in &runs {
-        let word = run.word();
-        if !text.contains(&format!("lab: kdt {word} ends with {}", run.exit())) {
-            let why = format!("in the capture kernel, kdt {word} ends otherwise than with {}", run.exit());
+        let name = run.word();
+        if !text.contains(&format!("lab: kdt {name} ends with {}", run.exit())) {
+            let why = format!("in the capture kernel, kdt {name} ends otherwise than with {}", run.exit());
             return Err(LabError::NoDump { why, console: tail });
         }
         let said =
-            text.rsplit_once(&format!("lab: kdt {word} has ")).and_then(|(_, rest)| rest.split_once(' '));
+            text.rsplit_once(&format!("lab: kdt {name} has ")).and_then(|(_, rest)| rest.split_once(' '));
         let said = said.and_then(|(bytes, _)| bytes.parse().ok());
-        trim(path, &format!("what kdt {word} wrote is not whole"), &tail, |file| match run {
+        trim(path, &format!("what kdt {name} wrote is not whole"), &tail, |file| match run {
             KdtRun::Stream => flattened_len(file),
             KdtRun::File | KdtRun::Part => Ok(said),
         })?;

@@ -275,7 +275,7 @@ pub fn visit(
         let pad = pad.as_ref().map_or(Ok(0), |slot| source.number(cache.kaddr, slot))?;
         known.insert(cache.kaddr.0, (*cache, pad));
     }
-    let step = usize::try_from(pages.each).map_err(|_| "struct page is too large")?;
+    let page_bytes = usize::try_from(pages.each).map_err(|_| "struct page is too large")?;
     let mut walk = Walk::default();
     for run in frames {
         let mut from = run.start;
@@ -286,13 +286,15 @@ pub fn visit(
             }
             let count = run.end.saturating_sub(from).min(PIECE);
             let at = pages.page(from).ok_or("the page's place is past 2^64")?;
-            let len =
-                usize::try_from(count).ok().and_then(|n| n.checked_mul(step)).ok_or("too many pages")?;
+            let len = usize::try_from(count)
+                .ok()
+                .and_then(|n| n.checked_mul(page_bytes))
+                .ok_or("too many pages")?;
             let sparse = source.memory.read_sparse(at, len);
             if let Some(missing) = sparse.missing.first() {
                 walk.lose(WalkEnd::unreadable(at, &missing.why));
             }
-            for (frame, bytes) in (from..).zip(sparse.bytes.chunks_exact(step)) {
+            for (frame, bytes) in (from..).zip(sparse.bytes.chunks_exact(page_bytes)) {
                 let number = |slot: &Slot| {
                     let start = usize::try_from(slot.offset()).ok()?;
                     let end = start.checked_add(usize::try_from(slot.bytes()).ok()?)?;

@@ -231,12 +231,20 @@ pub fn plan(
             eraser.trouble("CPUs", why);
         }
         let done = match what {
-            What::User => left_out.pop().map_or(Ok(()), |left| user::account(&mut eraser, left)),
+            What::User => {
+                if let Some(left) = left_out.pop() {
+                    user::account(&mut eraser, left);
+                }
+                Ok(())
+            }
             What::Args => args::erase(&mut eraser, &tasks),
             What::Keys => keys::erase(&mut eraser),
             What::Net => net::erase(&mut eraser),
             What::Tty => tty::erase(&mut eraser),
-            What::Pipes => pipes::erase(&mut eraser, &tasks),
+            What::Pipes => {
+                pipes::erase(&mut eraser, &tasks);
+                Ok(())
+            }
             What::Names => names::erase(&mut eraser),
             What::Strings => text::erase(&mut eraser, &wanted.patterns, progress),
         };

@@ -148,7 +148,7 @@ fn check(
         return Err(format!("it claims {count} pages"));
     }
     // The lower half counts who uses the data.
-    if eraser.member(shared, "skb_shared_info", &["dataref"])? & 0xffff == 0 {
+    if eraser.member(shared, "skb_shared_info", &["dataref"])?.is_multiple_of(1 << 16) {
         return Err("nobody uses its data".into());
     }
     Ok(Some((head, end, shared, count)))

@@ -14,7 +14,7 @@ const BUFFERS: u64 = 1 << 20;
 /// Open files of one process that are looked at.
 const FILES: usize = 1 << 20;
 
-pub(super) fn erase(eraser: &mut Eraser<'_, '_>, tasks: &Tasks) -> Result<(), String> {
+pub(super) fn erase(eraser: &mut Eraser<'_, '_>, tasks: &Tasks) {
     let mut pipes = BTreeSet::new();
     if let Err(why) = nameless(eraser, &mut pipes) {
         eraser.trouble("pipes without a name", &why);
@@ -28,7 +28,6 @@ pub(super) fn erase(eraser: &mut Eraser<'_, '_>, tasks: &Tasks) -> Result<(), St
             eraser.trouble(&format!("the pipe at {pipe}"), &why);
         }
     }
-    Ok(())
 }
 
 fn nameless(eraser: &mut Eraser<'_, '_>, pipes: &mut BTreeSet<KVirtAddr>) -> Result<(), String> {

@@ -50,7 +50,7 @@ pub(super) fn leave_out(
     left
 }
 
-pub(super) fn account(eraser: &mut Eraser<'_, '_>, left: LeftOut) -> Result<(), String> {
+pub(super) fn account(eraser: &mut Eraser<'_, '_>, left: LeftOut) {
     eraser.note(|account| account.left_out = left.frames);
     for why in left.troubles {
         eraser.trouble("pages of processes", &why);
@@ -58,7 +58,6 @@ pub(super) fn account(eraser: &mut Eraser<'_, '_>, left: LeftOut) -> Result<(), 
     if let Err(why) = cpus(eraser) {
         eraser.trouble("free pages that CPUs keep", &why);
     }
-    Ok(())
 }
 
 /// The free pages on the CPUs' own lists.
