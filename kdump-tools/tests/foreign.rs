@@ -416,7 +416,7 @@ fn what_kdt_writes_is_to_crash_makedumpfile_and_drgn_what_the_source_is() {
                     }
                     // crash 9.0.2 finds other pages in a part that begins at an odd frame; makedumpfile cuts at multiples of 256.
                     None if files.len() > 1 => {
-                        eprintln!("SKIP foreign: crash does not read the parts of the set")
+                        eprintln!("SKIP foreign: crash does not read the parts of the set");
                     }
                     None => panic!("crash does not read {name}"),
                 }
@@ -429,7 +429,7 @@ fn what_kdt_writes_is_to_crash_makedumpfile_and_drgn_what_the_source_is() {
                     }
                     // Debian's has no snappy.
                     Err(why) if name == "snappy" => {
-                        eprintln!("SKIP foreign: makedumpfile, snappy: {}", why.trim())
+                        eprintln!("SKIP foreign: makedumpfile, snappy: {}", why.trim());
                     }
                     Err(why) => panic!("{name}: {why}"),
                 }

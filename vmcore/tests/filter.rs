@@ -179,7 +179,7 @@ struct Small<'f> {
 impl Sink for Small<'_> {
     fn put(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
         let fits = self.room.saturating_sub(at).min(bytes.len() as u64);
-        self.file.put(at, &bytes[..fits as usize])?;
+        self.file.put(at, &bytes[..usize::try_from(fits).unwrap()])?;
         if fits < bytes.len() as u64 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 

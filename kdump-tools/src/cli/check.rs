@@ -74,7 +74,7 @@ impl Run for Args {
                             self.canary.iter().map(|text| Canary::named(text)).collect();
                         let watch = (&context.cancel, &progress as &dyn vmcore::progress::Progress);
                         let found = pool.install(|| search(opened.dump(), &canaries, watch));
-                        document.canaries = Some(proven(&canaries, found)?);
+                        document.canaries = Some(proven(&canaries, &found)?);
                     }
                     let there = document.canaries.as_ref().is_some_and(|search| search.count > 0);
                     let exit = match document.verdict {

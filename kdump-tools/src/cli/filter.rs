@@ -122,7 +122,7 @@ impl Run for Args {
                 }
                 (Err(failure), _) => return Err(failure),
                 (Ok(done), _) => {
-                    let exit = self.tell(&done, &classes, level, (&source, context));
+                    let exit = Self::tell(&done, &classes, level, (&source, context));
                     return match &scrub {
                         Some(scrub) => scrub.account_for(&done, target, source.name(), context, exit),
                         None => Ok(exit),
@@ -193,13 +193,7 @@ impl Args {
         Ok(if classes.lost > 0 { Exit::Partial } else { Exit::Done })
     }
 
-    fn tell(
-        &self,
-        done: &[Done],
-        classes: &Classes,
-        level: Level,
-        (source, context): (&Source, &Context),
-    ) -> Exit {
+    fn tell(done: &[Done], classes: &Classes, level: Level, (source, context): (&Source, &Context)) -> Exit {
         let left_out: u64 =
             classes.counts.iter().filter(|(class, _)| level.excludes(*class)).map(|(_, count)| count).sum();
         for Done { name, written, bytes, digest, .. } in done {

@@ -155,7 +155,9 @@ pub fn run(words: &[OsString]) -> u8 {
         Asked::Nothing => return 0,
         Asked::Command { words, part_is_done, dump, notes, talks } => {
             let output = Output::new(Settings { quiet: !talks, ..Settings::default() });
-            notes.iter().for_each(|note| output.note(note));
+            for note in &notes {
+                output.note(note);
+            }
             // What found room would be in the way of what is written then.
             let only_whole = [OsString::from("--no-incomplete")];
             let first = dump.as_ref().map(|_| with(words.clone(), only_whole));
@@ -326,8 +328,8 @@ fn translate(words: &[OsString]) -> Result<Asked, Failure> {
         return Ok(Asked::Version);
     }
     let level = words.number("message-level", 31)?.unwrap_or(7);
-    let talks = level & 3 != 0;
-    let more = level & 24 != 0 || words.has("D") || words.has("show-stats");
+    let talks = level & 0x3 != 0;
+    let more = level & 0x18 != 0 || words.has("D") || words.has("show-stats");
     let mut line: Vec<OsString> = vec!["kdt".into()];
     match (more, talks) {
         (true, _) => line.push("-v".into()),

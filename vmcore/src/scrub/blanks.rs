@@ -127,7 +127,7 @@ mod tests {
                 let mut page = [b'.'; 64];
                 let some = blanks.apply(pfn as u64, &mut page);
                 prop_assert_eq!(&page, want);
-                let erased = page.iter().filter(|byte| **byte == FILL).count() as u64;
+                let erased = page.iter().map(|byte| u64::from(*byte == FILL)).sum::<u64>();
                 prop_assert_eq!(some, erased > 0);
                 bytes += erased;
                 pages += u64::from(some);

@@ -198,8 +198,8 @@ mod tests {
 
     #[test]
     fn what_is_longer_than_a_page_can_be_is_left_as_it_is() {
-        assert!(Compressor::default().compress(&[5; 1 << 16], &mut Vec::new()));
-        assert!(!Compressor::default().compress(&[5; (1 << 16) + 1], &mut Vec::new()));
+        assert!(Compressor::default().compress(&vec![5; 1 << 16], &mut Vec::new()));
+        assert!(!Compressor::default().compress(&vec![5; (1 << 16) + 1], &mut Vec::new()));
     }
 
     #[test]

@@ -129,7 +129,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let put = while_syncing(&file, |sink| {
             for at in (0..70).map(|n| n << 20) {
-                sink.put(at, &[7; 1 << 20]).unwrap();
+                sink.put(at, &vec![7; 1 << 20]).unwrap();
             }
             sink.put(5, b"abc").unwrap();
             sink.finish(70 << 20)

@@ -56,6 +56,7 @@ pub(super) struct Letters {
 
 /// What is taken care of.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct Care {
     /// Replace DST where it is there
     #[arg(short = 'f', long)]

@@ -1,5 +1,6 @@
 //! Erasing: what is asked for, the proof that it is gone, and the account of it (`DST.scrub.json`).
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use vmcore::filter::Classes;
@@ -144,7 +145,7 @@ impl Scrub {
             )
         })?;
         let watch = (&context.cancel, progress as &dyn vmcore::progress::Progress);
-        let found = proven(&self.canaries, scrub::search(&dump, &self.canaries, watch))?;
+        let found = proven(&self.canaries, &scrub::search(&dump, &self.canaries, watch))?;
         if found.count == 0 {
             return Ok(found);
         }
@@ -257,7 +258,7 @@ fn erase_beside(wanted: &Wanted, texts: &mut Texts) {
 ///
 /// # Errors
 /// Where it proves nothing.
-pub(in crate::cli) fn proven(canaries: &[Canary], found: Found) -> Result<CanarySearch, Failure> {
+pub(in crate::cli) fn proven(canaries: &[Canary], found: &Found) -> Result<CanarySearch, Failure> {
     match found.unproven {
         Some(_) if found.pages == 0 => {
             Err(Failure::usage("there are too many texts to look for", "give fewer of them with --canary"))
@@ -287,10 +288,10 @@ fn tell(account: &Account, context: &Context) {
         human::plural(usize::try_from(account.pages).unwrap_or(usize::MAX), "page"),
     );
     if account.left_out > 0 {
-        text += &format!(", {} pages not written at all", account.left_out);
+        let _ = write!(text, ", {} pages not written at all", account.left_out);
     }
     if account.absent > 0 {
-        text += &format!(", {} not in the new dump anyhow", Size::from(account.absent));
+        let _ = write!(text, ", {} not in the new dump anyhow", Size::from(account.absent));
     }
     context.output.note(&text);
     for why in &account.not_scrubbed {

@@ -107,7 +107,9 @@ fn debuginfo_and_guesses_do_not_change_it() {
     let mut more = plain.clone();
     more.insert(0, Frame { inlined: true, ..frame("inl", Some("m")) });
     more.insert(2, Frame { trust: FrameTrust::Scan, sure: false, ..frame("guess", None) });
-    more.iter_mut().for_each(|frame| frame.file = Some("a.c".into()));
+    for frame in &mut more {
+        frame.file = Some("a.c".into());
+    }
     let (plain, more) = (report(PanicKind::Bug, plain), report(PanicKind::Bug, more));
     assert_eq!(of(&plain), of(&more));
     assert_eq!(of(&plain).unwrap().module.as_deref(), Some("m"));
@@ -193,7 +195,10 @@ fn likeness_needs_the_same_kind_and_module_and_most_of_the_stack() {
     let close = |a: f64, b: f64| (a - b).abs() < 1e-9;
     assert!(close(similarity(&one, &one), 1.0));
     // Three of four from the top, three of five in all.
-    assert!(close(similarity(&one, &signature(PanicKind::Bug, &["a", "b", "c", "e"])), (0.75 + 0.6) / 2.0));
+    assert!(close(
+        similarity(&one, &signature(PanicKind::Bug, &["a", "b", "c", "e"])),
+        f64::midpoint(0.75, 0.6)
+    ));
     assert!(similarity(&one, &signature(PanicKind::Bug, &["x", "b", "y", "z"])) < NEAR);
     assert!(close(similarity(&one, &signature(PanicKind::NullDeref, &["a", "b", "c", "d"])), 0.0));
     let elsewhere = Signature { module: Some("m".into()), hash: String::new(), ..one.clone() };
