@@ -109,6 +109,34 @@ fn kernel_6_1_captures_its_own_crash() {
     kdump("6.1");
 }
 
+/// Needs `KDT_LAB_KDT`, which takes minutes to build: where it is not set, nothing is checked.
+#[test]
+fn kdt_collects_in_the_capture_kernel() {
+    let environment = Environment::of_this_process();
+    if environment.lab_kdt.is_none() {
+        println!("SKIP lab kdump-kdt: KDT_LAB_KDT names no kdt without libraries");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let lab = Lab::open(environment.lab_cache()).unwrap().collect_with(environment.lab_kdt);
+    let (kernel, book) = (KernelSpec::named("6.1").unwrap(), RecipeBook::read().unwrap());
+    let make = |recipe| lab.make_dump(&kernel, book.recipe(recipe).unwrap(), dir.path()).unwrap();
+    let (file, stream, part) = (make("kdump-kdt"), make("kdump-kdt-flattened"), make("kdump-kdt-incomplete"));
+    for made in [&file, &part] {
+        assert!(head(&made.paths[0]).starts_with(b"KDUMP   "));
+        is_of_its_guest(made);
+    }
+    assert!(head(&stream.paths[0]).starts_with(b"makedumpfile\0\0\0\0"));
+    // `status` of the header: DUMP_DH_COMPRESSED_INCOMPLETE is 8.
+    assert_eq!((head(&file.paths[0])[424] & 8, head(&part.paths[0])[424] & 8), (0, 8));
+    let console = fs::read_to_string(&file.console).unwrap();
+    let memory =
+        console.lines().filter_map(|line| line.trim().strip_prefix("Maximum resident set size (kbytes): "));
+    let memory: Vec<u64> = memory.map(|kib| kib.trim().parse().unwrap()).collect();
+    assert_eq!(memory.len(), 3);
+    println!("kdt took {memory:?} KiB");
+}
+
 #[test]
 fn kernel_6_12_captures_its_own_crash() {
     kdump("6.12");

@@ -8,17 +8,18 @@
 )]
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use vmcore::addr::Pfn;
 use vmcore::analysis::subject::Subject;
-use vmcore::filter::{self, Class, Classes, Level, classify};
+use vmcore::filter::{self, Class, Classes, Level, Selection, classify};
 use vmcore::format::Codec;
 use vmcore::format::vmcoreinfo::Vmcoreinfo;
 use vmcore::kernel::{Kernel, Options as KernelOptions};
 use vmcore::limits::Limits;
 use vmcore::progress::{Cancel, Quiet};
-use vmcore::write::{FileSink, FlatSink, Form, Options, Reuse, Texts, Written, cut, write};
+use vmcore::write::{FileSink, FlatSink, Form, Options, Reuse, Sink, Texts, Written, cut, write};
 use vmcore::{Dump, OpenOptions, PageState, PhysicalMemory};
 
 fn real() -> Dump {
@@ -167,6 +168,139 @@ fn what_is_interrupted_says_so() {
     let outcome =
         write(&dump, &classes, &Texts::of(&dump), None, &form, &mut FileSink(&file), (&cancel, &Quiet));
     assert!(matches!(outcome, Err(vmcore::write::WriteError::Cancelled)));
+}
+
+/// A file on a disk with so much room.
+struct Small<'f> {
+    file: FileSink<'f>,
+    room: u64,
+}
+
+impl Sink for Small<'_> {
+    fn put(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let fits = self.room.saturating_sub(at).min(bytes.len() as u64);
+        self.file.put(at, &bytes[..usize::try_from(fits).unwrap()])?;
+        if fits < bytes.len() as u64 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    fn has_holes(&self) -> bool {
+        true
+    }
+
+    fn finish(&mut self, len: u64) -> io::Result<()> {
+        self.file.finish(len)
+    }
+}
+
+fn put_small(dump: &Dump, classes: &Classes, options: &Options, path: &Path, room: u64) -> Written {
+    let file = File::create_new(path).unwrap();
+    let mut sink = Small { file: FileSink(&file), room };
+    let (texts, watch) = (Texts::of(dump), (&Cancel::default(), &Quiet as _));
+    write(dump, classes, &texts, None, options, &mut sink, watch).unwrap()
+}
+
+/// Present frames agree with the source, and there are as many as were written.
+fn part_of(source: &Dump, classes: &Classes, copy: &Dump, written: &Written) {
+    let (mut want, mut got) = (vec![0; 4096], vec![1; 4096]);
+    let mut there = 0;
+    for pfn in classes.kept.runs(0..source.end_pfn().0).flatten() {
+        if copy.state(Pfn(pfn)) == PageState::Present {
+            there += 1;
+            source.read_frame(Pfn(pfn), &mut want).unwrap();
+            copy.read_frame(Pfn(pfn), &mut got).unwrap();
+            assert!(want == got, "pfn {pfn:#x} differs");
+        } else {
+            assert_eq!(copy.state(Pfn(pfn)), PageState::Lost, "pfn {pfn:#x}");
+        }
+    }
+    assert_eq!(there, written.pages);
+    assert_eq!(written.pages + written.no_room, classes.kept.len());
+    assert!(!copy.completeness().is_complete());
+}
+
+#[test]
+fn a_full_disk_leaves_a_dump_of_what_found_room() {
+    let (dump, dir) = (real(), tempfile::tempdir().unwrap());
+    let classes = classes(&dump, 31);
+    for (name, form) in [("lzo", Form::Kdump(Codec::Lzo)), ("raw", Form::Kdump(Codec::Raw))] {
+        let path = dir.path().join(name);
+        let room = 4_000_001;
+        let written = put_small(&dump, &classes, &options(form, 31), &path, room);
+        assert!(written.no_room > 0 && written.pages > 500, "{written:?}");
+        // A page at most is wasted.
+        assert!(
+            room - written.bytes < 4096 && written.bytes == path.metadata().unwrap().len(),
+            "{written:?}"
+        );
+        part_of(&dump, &classes, &Dump::open(&path, &OpenOptions::default()).unwrap(), &written);
+    }
+}
+
+#[test]
+fn a_full_disk_has_first_what_was_to_come_first() {
+    let (dump, dir) = (real(), tempfile::tempdir().unwrap());
+    let classes = classes(&dump, 31);
+    // The last frames, which the order of frames would put last, and of them every third one even before.
+    let end = dump.end_pfn().0;
+    let last: Vec<u64> = classes.kept.runs(0..end).flatten().collect();
+    let (mut first, mut second) = (Selection::default(), Selection::default());
+    for pfn in &last[last.len() - 300..] {
+        second.insert(*pfn);
+        if pfn % 3 == 0 {
+            first.insert(*pfn);
+        }
+    }
+    let whole = Options { first: vec![first, second.clone()], ..options(Form::Kdump(Codec::Lzo), 31) };
+    let path = dir.path().join("part");
+    let written = put_small(&dump, &classes, &whole, &path, 3_000_000);
+    let copy = Dump::open(&path, &OpenOptions::default()).unwrap();
+    assert!(written.no_room > 0);
+    for pfn in second.runs(0..end).flatten() {
+        assert_eq!(copy.state(Pfn(pfn)), PageState::Present, "pfn {pfn:#x}");
+    }
+    part_of(&dump, &classes, &copy, &written);
+    // Where there is room, the order changes nothing of what is in the dump.
+    let path = dir.path().join("whole");
+    let written = put(&dump, &classes, &whole, &path, false);
+    let copy = Dump::open(&path, &OpenOptions::default()).unwrap();
+    same(&dump, &classes, &copy, false);
+    assert!(written.no_room == 0 && copy.completeness().is_complete());
+}
+
+#[test]
+fn a_full_disk_cuts_elf_and_its_header_says_so() {
+    let (dump, dir) = (real(), tempfile::tempdir().unwrap());
+    let classes = classes(&dump, 31);
+    let path = dir.path().join("elf");
+    let written = put_small(&dump, &classes, &options(Form::Elf, 30), &path, 4 << 20);
+    assert!(written.no_room > 0 && written.pages > 100, "{written:?}");
+    let copy = Dump::open(&path, &OpenOptions::default()).unwrap();
+    assert!(!copy.completeness().is_complete());
+}
+
+#[test]
+fn a_disk_without_room_for_the_headers_is_an_error() {
+    let (dump, dir) = (real(), tempfile::tempdir().unwrap());
+    let classes = classes(&dump, 31);
+    let file = File::create_new(dir.path().join("x")).unwrap();
+    let mut sink = Small { file: FileSink(&file), room: 5000 };
+    let form = options(Form::Kdump(Codec::Lzo), 31);
+    let watch = (&Cancel::default(), &Quiet as _);
+    let outcome = write(&dump, &classes, &Texts::of(&dump), None, &form, &mut sink, watch);
+    assert!(matches!(outcome, Err(vmcore::write::WriteError::Io { .. })), "{outcome:?}");
+}
+
+#[test]
+fn a_stream_that_was_cut_can_be_read_as_far_as_it_goes() {
+    let (dump, dir) = (real(), tempfile::tempdir().unwrap());
+    let classes = classes(&dump, 31);
+    let path = dir.path().join("flat");
+    put(&dump, &classes, &options(Form::Kdump(Codec::Lzo), 31), &path, true);
+    let file = File::options().write(true).open(&path).unwrap();
+    file.set_len(path.metadata().unwrap().len() / 2).unwrap();
+    let copy = Dump::open(&path, &OpenOptions::default()).unwrap();
+    assert!(!copy.completeness().is_complete());
+    assert!(copy.vmcoreinfo_raw().is_some());
 }
 
 #[test]

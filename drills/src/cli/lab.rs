@@ -88,7 +88,7 @@ fn make(args: &MakeArgs, environment: &Environment, out: &mut dyn Write) -> Resu
         }
         return Ok(());
     }
-    let lab = Lab::open(environment.lab_cache())?.talk_to(tell);
+    let lab = Lab::open(environment.lab_cache())?.collect_with(environment.lab_kdt.clone()).talk_to(tell);
     for recipe in recipes {
         let made = lab.make_dump(&kernel, recipe, &args.output)?;
         report(&made, out)?;

@@ -38,6 +38,8 @@ pub enum Command {
 pub struct Environment {
     /// `KDT_LAB_CACHE`.
     pub lab_cache: Option<OsString>,
+    /// `KDT_LAB_KDT`: a `kdt` without libraries, for capture kernels.
+    pub lab_kdt: Option<PathBuf>,
     /// `XDG_CACHE_HOME`.
     pub xdg_cache_home: Option<OsString>,
     /// `XDG_STATE_HOME`.
@@ -55,6 +57,7 @@ impl Environment {
         let read = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         Self {
             lab_cache: read("KDT_LAB_CACHE"),
+            lab_kdt: read("KDT_LAB_KDT").map(PathBuf::from),
             xdg_cache_home: read("XDG_CACHE_HOME"),
             xdg_state_home: read("XDG_STATE_HOME"),
             home: read("HOME"),

@@ -9,7 +9,7 @@ use super::image::Image;
 use super::kernel::Kernel;
 use super::kit::Kit;
 use super::makedumpfile::Makedumpfile;
-use super::recipe::{CrashSpec, HostState, How};
+use super::recipe::{CrashSpec, HostState, How, KdtRun};
 use super::stream::{elf_len, flattened_len};
 use crate::world::{Accel, Disk, DumpFormat, Guest, GuestSpec, OnPanic};
 
@@ -51,6 +51,12 @@ impl Crash {
         self.dir.join("vmcore")
     }
 
+    /// What `kdt filter` wrote in the capture kernel; only where the crash has it.
+    #[must_use]
+    pub fn kdt(&self, run: KdtRun) -> PathBuf {
+        self.dir.join(format!("kdt-{}", run.word()))
+    }
+
     /// What QEMU wrote in this format; only from the host.
     #[must_use]
     pub fn qemu(&self, format: &str) -> PathBuf {
@@ -67,6 +73,8 @@ pub(super) struct Boot<'a> {
     /// A word that the guest writes into its kernel log before it fails.
     pub(super) mark: &'a str,
     pub(super) makedumpfile: &'a Makedumpfile,
+    /// A disk whose content is a cpio archive with a `kdt` that needs no libraries, for the capture kernel.
+    pub(super) kdt: Option<&'a Path>,
     /// What its failure needs beyond that.
     pub(super) kit: &'a Kit,
 }
@@ -74,8 +82,13 @@ pub(super) struct Boot<'a> {
 /// Boots the guest, lets it fail, and fills `dir`.
 pub(super) fn crash(boot: &Boot<'_>, spec: &CrashSpec, formats: &[&str], dir: &Path) -> Result<(), LabError> {
     match &spec.how {
-        How::Kdump { crashkernel, makedumpfile } => {
-            kdump(boot, spec, crashkernel, &makedumpfile.join(","), dir)
+        How::Kdump { crashkernel, makedumpfile, kdt } => {
+            let makedumpfile = makedumpfile.join(",");
+            let orders = format!(
+                "panic=-1 crashkernel={crashkernel} lab.do=kdump lab.makedumpfile={makedumpfile} lab.kdt={}",
+                kdt.join(",")
+            );
+            kdump(boot, spec, &orders, dir)
         }
         How::Host { state, vmcoreinfo } => host(boot, spec, *state, *vmcoreinfo, formats, dir),
     }
@@ -120,15 +133,13 @@ fn cmdline(boot: &Boot<'_>, spec: &CrashSpec, orders: &str) -> String {
     format!("no_timer_check {} lab.mark={} lab.trigger={trigger} {orders}", spec.cmdline, boot.mark)
 }
 
-fn kdump(
-    boot: &Boot<'_>,
-    spec: &CrashSpec,
-    crashkernel: &str,
-    makedumpfile: &str,
-    dir: &Path,
-) -> Result<(), LabError> {
+fn kdump(boot: &Boot<'_>, spec: &CrashSpec, orders: &str, dir: &Path) -> Result<(), LabError> {
     let (stream, vmcore) = (dir.join("stream"), dir.join("vmcore"));
-    for disk in [&stream, &vmcore] {
+    let runs: Vec<_> = match boot.kdt {
+        Some(_) => KdtRun::ALL.map(|run| (run, dir.join(format!("kdt-{}", run.word())))).to_vec(),
+        None => Vec::new(),
+    };
+    for disk in [&stream, &vmcore].into_iter().chain(runs.iter().map(|(_, path)| path)) {
         let file = File::create(disk).map_err(file_error("make", disk))?;
         file.set_len(DISK).map_err(file_error("make", disk))?;
     }
@@ -139,10 +150,11 @@ fn kdump(
         disk("boot", &boot.image.boot_disk, true),
         disk("vmcore", &vmcore, false),
     ];
+    disks.extend(boot.kdt.map(|kdt| disk("kdt", kdt, true)));
+    disks.extend(runs.iter().map(|(run, path)| disk(&format!("kdt-{}", run.word()), path, false)));
     disks.extend(boot.kit.disk.as_ref().map(|kit| disk("kit", kit, true)));
-    let orders = format!("panic=-1 crashkernel={crashkernel} lab.do=kdump lab.makedumpfile={makedumpfile}");
     let machine = GuestSpec {
-        cmdline: cmdline(boot, spec, &orders),
+        cmdline: cmdline(boot, spec, orders),
         memory_mib: spec.memory_mib,
         cpus: spec.cpus,
         cpu: spec.cpu.clone(),
@@ -156,7 +168,7 @@ fn kdump(
         guest.qmp()?.execute("inject-nmi", serde_json::json!({}))?;
     }
     guest.wait_console("lab: capture kernel", BOOT)?;
-    guest.wait_console("lab: captured", DUMP)?;
+    guest.wait_console("lab: captured", if runs.is_empty() { DUMP } else { DUMP * 2 })?;
     // The console's last words come after that; the guest powers itself off.
     let end = guest.wait_exit(Duration::from_mins(1));
     let tail = guest.tail();
@@ -169,6 +181,21 @@ fn kdump(
             let why = format!("in the capture kernel, {step} ends badly");
             return Err(LabError::NoDump { why, console: tail });
         }
+    }
+    let text = String::from_utf8_lossy(&console);
+    for (run, path) in &runs {
+        let name = run.word();
+        if !text.contains(&format!("lab: kdt {name} ends with {}", run.exit())) {
+            let why = format!("in the capture kernel, kdt {name} ends otherwise than with {}", run.exit());
+            return Err(LabError::NoDump { why, console: tail });
+        }
+        let said =
+            text.rsplit_once(&format!("lab: kdt {name} has ")).and_then(|(_, rest)| rest.split_once(' '));
+        let said = said.and_then(|(bytes, _)| bytes.parse().ok());
+        trim(path, &format!("what kdt {name} wrote is not whole"), &tail, |file| match run {
+            KdtRun::Stream => flattened_len(file),
+            KdtRun::File | KdtRun::Part => Ok(said),
+        })?;
     }
     trim(&stream, "the flattened stream has no end mark", &tail, flattened_len)?;
     trim(&vmcore, "the copy of /proc/vmcore is not whole", &tail, elf_len)?;

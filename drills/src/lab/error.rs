@@ -18,6 +18,9 @@ pub enum LabError {
         /// The Debian package that brings it.
         package: &'static str,
     },
+    /// A capture kernel should collect with `kdt`, and there is none that needs no libraries.
+    #[error("there is no `kdt` for the capture kernel, which has no libraries")]
+    NoKdt,
     /// A Debian package cannot be had.
     #[error("the Debian package `{package}` cannot be had: {why}")]
     Package {
@@ -104,6 +107,7 @@ impl LabError {
             Self::MissingProgram { package, .. } => {
                 format!("install it with `apt-get install {package}`, or run drills/lab/setup.sh")
             }
+            Self::NoKdt => "build it with `sh drills/lab/static.sh`, and set KDT_LAB_KDT to it".to_owned(),
             Self::Package { package, .. } => format!(
                 "run `apt-get update`, then see `apt-cache policy {package}`; drills/lab/setup.sh prepares a machine"
             ),
@@ -132,7 +136,7 @@ impl LabError {
     /// Whether it comes from the machine (a program or package that is missing), so that a test may skip.
     #[must_use]
     pub fn is_missing_tool(&self) -> bool {
-        matches!(self, Self::MissingProgram { .. } | Self::Package { .. } | Self::Codec { .. })
+        matches!(self, Self::MissingProgram { .. } | Self::NoKdt | Self::Package { .. } | Self::Codec { .. })
     }
 }
 

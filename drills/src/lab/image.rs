@@ -80,6 +80,22 @@ impl Image {
     }
 }
 
+/// A disk whose content is a cpio archive with this `kdt`, and what it is made from, shortened.
+///
+/// # Errors
+/// [`LabError::NoKdt`] where there is none, or where it needs libraries.
+pub(super) fn kdt_disk(cache: &Cache, kdt: Option<&Path>) -> Result<(PathBuf, String), LabError> {
+    let path = kdt.filter(|path| path.is_file()).ok_or(LabError::NoKdt)?;
+    if Program::new(path.to_owned(), "/").loader()?.is_some() {
+        return Err(LabError::NoKdt);
+    }
+    let key = key(&["kdt", &fingerprint(path)?]);
+    let entry = cache.entry("kits", &key, |dir| {
+        write_archive(&dir.join("disk"), |cpio| add_file(cpio, "kdt", 0o755, path))
+    })?;
+    Ok((entry.join("disk"), key))
+}
+
 pub(super) type Cpio = CpioWriter<BufWriter<File>>;
 
 pub(super) fn write_archive(

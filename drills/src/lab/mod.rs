@@ -53,7 +53,7 @@ pub use makedumpfile::Makedumpfile;
 pub use module::{Module, ModuleTree};
 pub use program::Program;
 pub use recipe::{
-    CrashSpec, HostState, How, KernelSpec, MakedumpfileSpec, Output, Recipe, RecipeBook, Trigger,
+    CrashSpec, HostState, How, KdtRun, KernelSpec, MakedumpfileSpec, Output, Recipe, RecipeBook, Trigger,
 };
 
 /// How long a guest may take to user space under KVM. TCG takes five seconds.
@@ -62,6 +62,8 @@ const KVM_PATIENCE: Duration = Duration::from_secs(8);
 /// Where the lab works, and to whom it talks.
 pub struct Lab {
     cache: Cache,
+    /// A `kdt` without libraries, for capture kernels.
+    kdt: Option<PathBuf>,
     /// Where crashes are kept: the cache, unless a drill wants one of its own.
     crashes: Cache,
     talk: Box<dyn Fn(&str) + Send + Sync>,
@@ -120,7 +122,7 @@ impl Lab {
     /// [`LabError::File`] where the folder cannot be made.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, LabError> {
         let cache = Cache::open(root)?;
-        Ok(Self { crashes: cache.clone(), cache, talk: Box::new(|_| {}) })
+        Ok(Self { crashes: cache.clone(), cache, kdt: None, talk: Box::new(|_| {}) })
     }
 
     /// Keeps crashes in `root` and not in the cache: guests are crashed anew, of the same packages.
@@ -130,6 +132,13 @@ impl Lab {
     pub fn crash_in(mut self, root: impl Into<PathBuf>) -> Result<Self, LabError> {
         self.crashes = Cache::open(root)?;
         Ok(self)
+    }
+
+    /// Says which `kdt` collects in capture kernels: one that needs no libraries, as `drills/lab/static.sh` builds it.
+    #[must_use]
+    pub fn collect_with(mut self, kdt: Option<PathBuf>) -> Self {
+        self.kdt = kdt;
+        self
     }
 
     /// Says to whom the lab tells what it is doing.
@@ -168,6 +177,7 @@ impl Lab {
             image: &image,
             mark: "",
             makedumpfile: &makedumpfile,
+            kdt: None,
             kit: &Kit::default(),
         };
         let accel = self.accel(&guest, &qemu_version)?;
@@ -196,7 +206,7 @@ impl Lab {
         let _ = fs::remove_file(&dmesg);
         // A flattened stream and a part of a split set have no log for makedumpfile; the whole has.
         let readable = match recipe.output {
-            Output::Stream | Output::Split { .. } => crash.vmcore(),
+            Output::Stream | Output::Split { .. } | Output::Kdt { what: KdtRun::Stream } => crash.vmcore(),
             _ => paths.first().cloned().unwrap_or_default(),
         };
         let dmesg = parts.makedumpfile.dmesg(&readable, &dmesg)?.map(|()| dmesg);
@@ -251,6 +261,13 @@ impl Lab {
             image::INIT,
         ];
         made_of.extend(kit.key.as_deref());
+        let kdt = match &spec.how {
+            How::Kdump { kdt, .. } if !kdt.is_empty() => {
+                Some(image::kdt_disk(&self.cache, self.kdt.as_deref())?)
+            }
+            _ => None,
+        };
+        made_of.extend(kdt.as_ref().map(|(_, key)| key.as_str()));
         let key = cache::key(&made_of);
         let entry = self.crashes.entry("crashes", &key, |dir| {
             (self.talk)(&format!("crashing a guest: {} on {}", spec.name, parts.kernel.release));
@@ -261,6 +278,7 @@ impl Lab {
                 image: &parts.image,
                 mark: &key,
                 makedumpfile: &parts.makedumpfile,
+                kdt: kdt.as_ref().map(|(disk, _)| disk.as_path()),
                 kit: &kit,
             };
             // A guest that is translated on a busy machine may fail by itself: it gets one more chance.
@@ -331,6 +349,11 @@ fn write_output(
         Output::Vmcore => {
             let path = fresh("vmcore");
             copy(&crash.vmcore(), &path)?;
+            one(path)
+        }
+        Output::Kdt { what } => {
+            let path = fresh(if *what == KdtRun::Stream { "flat" } else { "kdump" });
+            copy(&crash.kdt(*what), &path)?;
             one(path)
         }
         Output::Makedumpfile { args, extension, .. } => {

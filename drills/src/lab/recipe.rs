@@ -154,7 +154,11 @@ impl FailureSpec {
         let crash = CrashSpec {
             name: self.name,
             about: self.about,
-            how: How::Kdump { crashkernel: "128M".to_owned(), makedumpfile: words(["-l", "-d", "31"]) },
+            how: How::Kdump {
+                crashkernel: "128M".to_owned(),
+                makedumpfile: words(["-l", "-d", "31"]),
+                kdt: Vec::new(),
+            },
             memory_mib: self.memory_mib,
             cpus: 2,
             cpu: String::new(),
@@ -177,6 +181,9 @@ pub enum How {
         crashkernel: String,
         /// What `makedumpfile -F` is told in the capture kernel.
         makedumpfile: Vec<String>,
+        /// What `kdt filter` is told there beside it; empty for no `kdt`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        kdt: Vec<String>,
     },
     /// By QEMU.
     Host {
@@ -242,11 +249,49 @@ pub enum Output {
         /// How many files.
         parts: u32,
     },
+    /// What `kdt filter` wrote in the capture kernel.
+    Kdt {
+        /// Which of its dumps.
+        what: KdtRun,
+    },
     /// What QEMU wrote.
     Qemu {
         /// QEMU's name of the format.
         format: String,
     },
+}
+
+/// The dumps that `kdt filter` writes in the capture kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KdtRun {
+    /// A file.
+    File,
+    /// A flattened stream.
+    Stream,
+    /// A file that there was no room for.
+    Part,
+}
+
+impl KdtRun {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::File, Self::Stream, Self::Part];
+
+    /// The word for it: of the disk `kdt-WORD`, and on the console.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Stream => "stream",
+            Self::Part => "part",
+        }
+    }
+
+    /// How `kdt` has to end.
+    #[must_use]
+    pub fn exit(self) -> u8 {
+        if self == Self::Part { 8 } else { 0 }
+    }
 }
 
 fn kdump_extension() -> String {

@@ -115,6 +115,7 @@ impl Run for Args {
             texts: &texts,
             context,
             progress: &progress,
+            keep_incomplete: false,
         };
         let done = writing.run(&target)?;
         for one in &done {

@@ -16,7 +16,7 @@ use vmcore::progress::Cancel;
 use vmcore::write::{Effort, Reuse, Texts};
 
 use super::writing::scrub::Scrub;
-use super::writing::{self, Shape, Target, Writing};
+use super::writing::{self, Shape, Source, Target, Writing};
 use super::{Context, Run};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::human;
@@ -28,7 +28,7 @@ use crate::size::Size;
 /// that crash and drgn need to answer the same questions. What else the memory held does not travel. zstd is the default.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The dump: of any format that kdt reads
+    /// The dump: of any format that kdt reads; `-` for stdin, which is kept in a temporary file beside DST, or in TMPDIR
     #[arg(value_name = "SRC")]
     source: PathBuf,
     /// The new dump; `-`, or none with -F, for a flattened stream on stdout
@@ -42,6 +42,9 @@ pub struct Args {
     /// Say what would be kept and why, and write nothing
     #[arg(long)]
     dry_run: bool,
+    /// A number of makedumpfile's of which kdt knows the 1: with it, a line with the progress every few seconds
+    #[arg(long, value_name = "N")]
+    message_level: Option<u32>,
 }
 
 fn level(word: &str) -> Result<Level, String> {
@@ -61,12 +64,13 @@ impl Run for Args {
                 "name it behind the source, or use -F for a stream on stdout",
             ));
         }
-        let dump = Dump::open(&self.source, &OpenOptions::default())?;
-        let sources = [self.source.as_path()];
         for path in target.iter().flat_map(Target::paths) {
-            self.shape.care.check(path, &sources)?;
+            self.shape.care.check(path, &[&self.source])?;
         }
-        let progress = context.output.display().piece(&self.source.display().to_string());
+        let source = Source::open(&self.source, target.as_ref(), context)?;
+        let dump = Dump::open(source.path(), &OpenOptions::default())?;
+        let name = source.name().display().to_string();
+        let progress = context.output.page_progress(&name, dump.page_size(), self.message_level);
         let options = triage::Options::new("kdt", env!("CARGO_PKG_VERSION"));
         let plan = distill::plan(&dump, self.level, &options, &progress, &context.cancel);
         if context.cancel.is_cancelled() {
@@ -103,7 +107,7 @@ impl Run for Args {
             form: self.shape.form(Codec::Zstd),
             reuse: Reuse::None,
             effort: Effort::Small,
-            sources: &sources,
+            sources: &[source.path()],
             dump: &dump,
             direct: kernel.facts().page_offset,
             classes: &classes,
@@ -112,6 +116,7 @@ impl Run for Args {
             scrub: scrub.as_ref(),
             context,
             progress: &progress,
+            keep_incomplete: true,
         };
         let done = writing.run(&target)?;
         for one in &done {
@@ -124,10 +129,10 @@ impl Run for Args {
                 one.digest
             ));
         }
-        let exit = writing::ending(&done, classes.lost, &self.source, context);
+        let exit = writing::ending(&done, classes.lost, source.name(), context);
         let exit = if plan.gaps.is_empty() { exit } else { Exit::Partial };
         match &scrub {
-            Some(scrub) => scrub.account_for(&done, &target, &self.source, context, exit),
+            Some(scrub) => scrub.account_for(&done, &target, source.name(), context, exit),
             None => Ok(exit),
         }
     }

@@ -1,6 +1,5 @@
 //! `kdt filter`: a dump without the pages that nobody needs, compressed.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use vmcore::analysis::subject::Subject;
@@ -12,11 +11,11 @@ use vmcore::mem::{Dump, OpenOptions, PhysicalMemory};
 use vmcore::write::{Effort, Form, Reuse, Texts};
 
 use super::writing::scrub::Scrub;
-use super::writing::{self, Done, Shape, Target, Writing};
-use super::{Context, Run};
+use super::writing::{self, Done, Plan, Shape, Source, Target, Writing};
+use super::{Context, Format, Run};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::output::human;
 use crate::output::progress::Piece;
+use crate::output::{human, json};
 use crate::size::Size;
 
 /// Write a dump without the pages that nobody needs, compressed
@@ -26,7 +25,7 @@ use crate::size::Size;
 /// DST.sha256 holds the digest of the whole file. Exit code 4: pages of the source could not be read, and are marked.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The dump: of any format that kdt reads
+    /// The dump: of any format that kdt reads; `-` for stdin, which is kept in a temporary file beside DST, or in TMPDIR
     #[arg(value_name = "SRC")]
     source: PathBuf,
     /// The new dump; `-`, or none with -F, for a flattened stream on stdout
@@ -38,29 +37,35 @@ pub struct Args {
     dump_level: Vec<Level>,
     #[command(flatten)]
     shape: Shape,
-    /// Say how large the dump gets at each level, and write nothing
+    /// Say how large the dump gets at each level and in each codec, and how long it takes, from some pages of each class;
+    /// write nothing
     #[arg(long, visible_alias = "mem-usage")]
     plan: bool,
     /// Say what would be written, and write nothing
     #[arg(long)]
     dry_run: bool,
+    /// How the plan is said: human or json
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: Format,
     /// One file of a split set, as makedumpfile takes their names
     #[arg(long, value_name = "FILE", hide = true, conflicts_with_all = ["target", "split", "part_size", "flattened", "elf", "limit"])]
     into: Vec<PathBuf>,
-    /// Taken for makedumpfile's sake: -q and -v say how much is said
-    #[arg(long, value_name = "N", hide = true)]
+    /// A number of makedumpfile's of which kdt knows the 1: with it, a line with the progress every few seconds. On the
+    /// console of a machine that is the default
+    #[arg(long, value_name = "N")]
     message_level: Option<u32>,
 }
 
 impl Run for Args {
     fn run(self, context: &Context) -> Outcome {
         let target = self.target()?;
-        let dump = Dump::open(&self.source, &OpenOptions::default())?;
-        let sources = [self.source.as_path()];
         for path in target.iter().flat_map(Target::paths) {
-            self.shape.care.check(path, &sources)?;
+            self.shape.care.check(path, &[&self.source])?;
         }
-        let progress = context.output.display().piece(&self.source.display().to_string());
+        let source = Source::open(&self.source, target.as_ref(), context)?;
+        let dump = Dump::open(source.path(), &OpenOptions::default())?;
+        let name = source.name().display().to_string();
+        let progress = context.output.page_progress(&name, dump.page_size(), self.message_level);
         let subject = Subject::new(&dump);
         let watched = kernel::Options::default().watched(&context.cancel, &progress);
         let kernel = Kernel::open(subject.memory, &subject.hints, watched);
@@ -68,8 +73,9 @@ impl Run for Args {
         let wanted = self.shape.scrubbing.wanted()?;
         let mut levels = self.dump_level.iter().copied();
         let mut level = levels.next().unwrap_or(Level::MAX);
+        let mut next = levels.next();
         loop {
-            let mut classes = self.classify(&dump, &kernel, level, context, &progress)?;
+            let mut classes = self.classify(&dump, &kernel, level, context, (&source, &progress))?;
             for note in &classes.notes {
                 context.output.warn(note);
             }
@@ -88,7 +94,7 @@ impl Run for Args {
                 _ => None,
             };
             let Some(target) = target.as_ref().filter(|_| !self.plan && !self.dry_run) else {
-                return self.tell_plan(&dump, &classes, level, context);
+                return self.tell_plan(&dump, &classes, level, (&name, &texts), context);
             };
             if self.shape.form(Codec::Lzo) != Form::Elf {
                 classes.keep_missing();
@@ -98,7 +104,7 @@ impl Run for Args {
                 form: self.shape.form(Codec::Lzo),
                 reuse: Reuse::None,
                 effort: Effort::Fast,
-                sources: &sources,
+                sources: &[source.path()],
                 dump: &dump,
                 direct: kernel.facts().page_offset,
                 classes: &classes,
@@ -107,17 +113,18 @@ impl Run for Args {
                 scrub: scrub.as_ref(),
                 context,
                 progress: &progress,
+                keep_incomplete: next.is_none(),
             };
-            match (writing.run(target), levels.next()) {
-                (Err(failure), Some(next)) if failure.exit == Exit::NoSpace => {
-                    context.output.warn(&format!("{}; it is tried again at level {next}", failure.message));
-                    level = next;
+            match (writing.run(target), next) {
+                (Err(failure), Some(higher)) if failure.exit == Exit::NoSpace => {
+                    context.output.warn(&format!("{}; it is tried again at level {higher}", failure.message));
+                    (level, next) = (higher, levels.next());
                 }
                 (Err(failure), _) => return Err(failure),
                 (Ok(done), _) => {
-                    let exit = self.tell(&done, &classes, level, context);
+                    let exit = Self::tell(&done, &classes, level, (&source, context));
                     return match &scrub {
-                        Some(scrub) => scrub.account_for(&done, target, &self.source, context, exit),
+                        Some(scrub) => scrub.account_for(&done, target, source.name(), context, exit),
                         None => Ok(exit),
                     };
                 }
@@ -147,7 +154,7 @@ impl Args {
         kernel: &Kernel<'_>,
         level: Level,
         context: &Context,
-        progress: &Piece,
+        (source, progress): (&Source, &Piece),
     ) -> Result<Classes, Failure> {
         // A plan counts every class.
         let wanted = if self.plan { Level::MAX } else { level };
@@ -157,47 +164,36 @@ impl Args {
                 FilterError::Cancelled => Failure::interrupted(),
                 why => Failure::new(
                     Exit::Input,
-                    format!("{}: {why}", self.source.display()),
+                    format!("{}: {why}", source.name().display()),
                     "compare size and checksum with the original",
                 ),
             },
         )
     }
 
-    fn tell_plan(&self, dump: &Dump, classes: &Classes, level: Level, context: &Context) -> Outcome {
-        let size = dump.page_size();
-        let mut text = format!("{:<14} {:>12} {:>12}\n", "class", "pages", "size");
-        for (class, count) in classes.counts.iter() {
-            let _ = writeln!(
-                text,
-                "{:<14} {count:>12} {:>12}",
-                class.name(),
-                Size::from(count * size).to_string()
-            );
+    fn tell_plan(
+        &self,
+        dump: &Dump,
+        classes: &Classes,
+        level: Level,
+        (name, texts): (&str, &Texts),
+        context: &Context,
+    ) -> Outcome {
+        let numbers = if self.plan { vec![0, 2, 4, 8, 16, 30, 31] } else { vec![level.number()] };
+        let levels: Vec<Level> = numbers.into_iter().filter_map(Level::new).collect();
+        let sizes = (self.shape.care.jobs(), texts.notes.len());
+        let plan = Plan::make(dump, name.to_owned(), classes, &levels, sizes, &context.cancel);
+        if context.cancel.is_cancelled() {
+            return Err(Failure::interrupted());
         }
-        let all: u64 = classes.counts.iter().map(|(_, count)| count).sum();
-        let levels = if self.plan { vec![0, 2, 4, 8, 16, 30] } else { vec![level.number()] };
-        for number in levels {
-            let Some(level) = Level::new(number) else { continue };
-            let kept: u64 = classes
-                .counts
-                .iter()
-                .filter(|(class, _)| !level.excludes(*class))
-                .map(|(_, count)| count)
-                .sum();
-            let kept = if all == 0 { classes.kept.len() } else { kept };
-            let _ = writeln!(
-                text,
-                "level {:>2}: {kept} pages kept, {} before compression",
-                level.number(),
-                Size::from(kept * size)
-            );
+        match self.format {
+            Format::Human => context.output.answer(&plan.text())?,
+            Format::Json => json::print(&context.output, &plan)?,
         }
-        context.output.answer(&text)?;
-        Ok(Exit::Done)
+        Ok(if classes.lost > 0 { Exit::Partial } else { Exit::Done })
     }
 
-    fn tell(&self, done: &[Done], classes: &Classes, level: Level, context: &Context) -> Exit {
+    fn tell(done: &[Done], classes: &Classes, level: Level, (source, context): (&Source, &Context)) -> Exit {
         let left_out: u64 =
             classes.counts.iter().filter(|(class, _)| level.excludes(*class)).map(|(_, count)| count).sum();
         for Done { name, written, bytes, digest, .. } in done {
@@ -215,6 +211,6 @@ impl Args {
             let unknown = classes.counts.get(Class::Unknown);
             context.output.note(&format!("{unknown} pages were kept because their use is not certain"));
         }
-        writing::ending(done, classes.lost, &self.source, context)
+        writing::ending(done, classes.lost, source.name(), context)
     }
 }

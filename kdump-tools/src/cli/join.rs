@@ -116,6 +116,7 @@ impl Args {
             texts: &Texts::of(dump),
             context,
             progress: &progress,
+            keep_incomplete: false,
         };
         let done = writing.run(&Target::File(self.target.clone()))?;
         for one in &done {

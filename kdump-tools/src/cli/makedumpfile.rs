@@ -155,16 +155,19 @@ pub fn run(words: &[OsString]) -> u8 {
         Asked::Nothing => return 0,
         Asked::Command { words, part_is_done, dump, notes, talks } => {
             let output = Output::new(Settings { quiet: !talks, ..Settings::default() });
-            for note in notes {
-                output.note(&note);
+            for note in &notes {
+                output.note(note);
             }
-            let mut exit = super::run(words.clone());
+            // What found room would be in the way of what is written then.
+            let only_whole = [OsString::from("--no-incomplete")];
+            let first = dump.as_ref().map(|_| with(words.clone(), only_whole));
+            let mut exit = super::run(first.unwrap_or_else(|| words.clone()));
             if let (Exit::NoSpace, Some(room)) = (exit, dump.as_deref().and_then(room_beside)) {
                 output.warn(&format!(
                     "it is written again, as far as the {} go that are free there",
                     Size::from(room)
                 ));
-                exit = super::run(with_limit(words, room));
+                exit = super::run(with(words, [OsString::from("--limit"), room.to_string().into()]));
             }
             let done = exit == Exit::Done || (exit == Exit::Partial && part_is_done);
             output.note(if done { "makedumpfile Completed." } else { "makedumpfile Failed." });
@@ -187,10 +190,10 @@ fn room_beside(dump: &OsStr) -> Option<u64> {
     free.f_bavail.checked_mul(free.f_frsize)?.checked_sub(1 << 20).filter(|room| *room > 1 << 20)
 }
 
-/// The same command line with a limit before its files.
-fn with_limit(mut words: Vec<OsString>, room: u64) -> Vec<OsString> {
+/// The same command line with these words before its files.
+fn with<const N: usize>(mut words: Vec<OsString>, more: [OsString; N]) -> Vec<OsString> {
     let at = words.iter().position(|word| word == "--").unwrap_or(words.len());
-    words.splice(at..at, [OsString::from("--limit"), room.to_string().into()]);
+    words.splice(at..at, more);
     words
 }
 
@@ -325,7 +328,7 @@ fn translate(words: &[OsString]) -> Result<Asked, Failure> {
         return Ok(Asked::Version);
     }
     let level = words.number("message-level", 31)?.unwrap_or(7);
-    let talks = level & 3 != 0;
+    let talks = level & 0x3 != 0;
     let more = level & 0x18 != 0 || words.has("D") || words.has("show-stats");
     let mut line: Vec<OsString> = vec!["kdt".into()];
     match (more, talks) {
@@ -540,7 +543,7 @@ mod tests {
 
     #[test]
     fn a_limit_stands_before_the_files() {
-        let line = with_limit(words("kdt filter -- a b"), 7);
+        let line = with(words("kdt filter -- a b"), ["--limit".into(), "7".into()]);
         assert_eq!(line, words("kdt filter --limit 7 -- a b"));
     }
 }

@@ -5,7 +5,7 @@
 //! - [`dump`], [`info`], [`mod@check`], [`report`]: a dump and its triage, for a person.
 //! - [`dump`], [`info`], [`report`]: a dump and its triage, for a person.
 //! - [`mod@html`]: the same triage as one file for a browser.
-//! - [`progress`]: one display for many pieces of work, on a terminal only.
+//! - [`progress`]: one display for many pieces of work, on a terminal; and lines for a console.
 //! - [`mod@escape`]: what came from a dump or a file name does nothing to a terminal.
 //! - [`log`]: what the libraries trace, for `-v`.
 //! - [`mod@file`]: an answer that goes to a file gets its name only when it is whole.
@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::exit::{Exit, Failure, plain_io};
 use color::{Color, Painter, Style};
 use escape::escape;
-use progress::Display;
+use progress::{Display, Piece};
 
 /// How much is said, and in which colours.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,6 +54,7 @@ pub struct Output {
     painter: Painter,
     error_painter: Painter,
     display: Display,
+    console: bool,
     closed: AtomicBool,
 }
 
@@ -64,12 +65,14 @@ impl Output {
         let stdout_terminal = io::stdout().is_terminal();
         let stderr_terminal = io::stderr().is_terminal();
         let environment = |name: &str| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned());
+        let console = stderr_terminal && is_console();
         Self {
             settings,
             stdout_terminal,
             painter: Painter { on: settings.color.wanted(stdout_terminal, environment) },
             error_painter: Painter { on: settings.color.wanted(stderr_terminal, environment) },
-            display: Display::new(stderr_terminal && !settings.quiet),
+            display: Display::new(stderr_terminal && !console && !settings.quiet),
+            console,
             closed: AtomicBool::new(false),
         }
     }
@@ -103,6 +106,21 @@ impl Output {
     #[must_use]
     pub fn display(&self) -> &Display {
         &self.display
+    }
+
+    /// The progress of one piece of work that goes through memory page by page: plain lines on a console, and where
+    /// makedumpfile's message level `level` has its 1; else a bar on a terminal.
+    #[must_use]
+    pub fn page_progress(&self, name: &str, page_size: u64, level: Option<u32>) -> Piece {
+        let wanted = level.map(|level| level & 1 != 0);
+        let bars = self.display.is_visible();
+        if !self.settings.quiet && !bars && wanted.unwrap_or(self.console) {
+            self.display.lines(name, page_size)
+        } else if wanted == Some(false) {
+            Display::new(false).piece(name)
+        } else {
+            self.display.piece(name)
+        }
     }
 
     /// True once the reader of stdout has gone: long answers can stop.
@@ -164,6 +182,13 @@ impl Output {
             let _ = io::stderr().lock().write_all(text.as_bytes());
         });
     }
+}
+
+/// True where stderr is the machine's console, which shows lines and nothing that moves.
+fn is_console() -> bool {
+    let Ok(name) = std::fs::read_link("/proc/self/fd/2") else { return false };
+    let name = name.to_string_lossy();
+    ["/dev/console", "/dev/ttyS", "/dev/ttyAMA", "/dev/hvc"].iter().any(|console| name.starts_with(console))
 }
 
 /// Writes to stderr before the command line is understood, or while the program panics.

@@ -1,5 +1,8 @@
-//! One progress display for many pieces of work, on stderr, and only on a terminal.
+//! One progress display for many pieces of work, on stderr: bars on a terminal, and for who asks for it plain lines, which
+//! the serial console of a capture kernel can show.
 
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -7,9 +10,12 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vmcore::progress::Progress;
 
 use super::escape::escape;
+use crate::size::Size;
 
 /// Work that is done sooner shows nothing: a bar that only flashes tells nobody anything.
 const PATIENCE: Duration = Duration::from_millis(300);
+/// How often a line is printed where there are no bars: a serial console has 11 KiB/s.
+const LINE: Duration = Duration::from_secs(5);
 
 /// The display: one line for the whole, and one for each piece in work.
 #[derive(Debug)]
@@ -24,6 +30,12 @@ impl Display {
     pub fn new(visible: bool) -> Self {
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         Self { bars: MultiProgress::with_draw_target(target), visible }
+    }
+
+    /// True where bars are drawn.
+    #[must_use]
+    pub fn is_visible(&self) -> bool {
+        self.visible
     }
 
     /// Takes the bars away while `print` writes, and puts them back.
@@ -49,11 +61,20 @@ impl Display {
     pub fn piece(&self, name: &str) -> Piece {
         Piece {
             bars: self.visible.then(|| self.bars.clone()),
+            unit: None,
             name: shorten(&escape(name), 28),
             since: Instant::now(),
             bar: OnceLock::new(),
             now: Mutex::default(),
         }
+    }
+
+    /// Plain lines for one piece of work, one every few seconds. A unit of it is `unit` bytes.
+    #[must_use]
+    pub fn lines(&self, name: &str, unit: u64) -> Piece {
+        let mut piece = self.piece(name);
+        (piece.bars, piece.unit) = (None, Some(unit));
+        piece
     }
 }
 
@@ -91,6 +112,8 @@ impl Drop for Whole<'_> {
 #[derive(Debug)]
 pub struct Piece {
     bars: Option<MultiProgress>,
+    /// Bytes of a unit, where lines are printed.
+    unit: Option<u64>,
     name: String,
     since: Instant,
     bar: OnceLock<ProgressBar>,
@@ -104,6 +127,8 @@ struct Step {
     name: String,
     total: Option<u64>,
     done: u64,
+    /// When it began, and how long after that its last line was printed.
+    times: Option<(Instant, Duration)>,
 }
 
 impl Step {
@@ -118,11 +143,48 @@ impl Step {
         bar.set_position(self.done);
         bar.set_message(self.name.clone());
     }
+
+    /// What is printed of it after `passed`.
+    fn line(&self, of: &str, unit: u64, passed: Duration) -> String {
+        let Some(total) = self.total.filter(|total| *total > 0) else {
+            return format!("{of}: {}", self.name);
+        };
+        let size = |units: u64| Size::from(units.saturating_mul(unit));
+        let done = self.done.min(total);
+        let percent = u128::from(done) * 100 / u128::from(total);
+        let mut line = format!("{of}: {}: {percent} %, {} of {}", self.name, size(done), size(total));
+        if let Some(rate) =
+            u128::from(done).checked_mul(1000).and_then(|done| done.checked_div(passed.as_millis()))
+        {
+            let _ = write!(line, ", {}/s", size(u64::try_from(rate).unwrap_or(u64::MAX)));
+        }
+        line
+    }
+
+    /// The line that is due `passed` after its beginning, if one is.
+    fn due(&mut self, of: &str, unit: u64, passed: Duration) -> Option<String> {
+        let (_, last) = self.times.as_mut()?;
+        if passed.checked_sub(*last).is_none_or(|since| since < LINE) {
+            return None;
+        }
+        *last = passed;
+        Some(self.line(of, unit, passed))
+    }
 }
 
 impl Piece {
     /// Changes the step, and shows it where the work takes a while: all of it, or only how much is done.
     fn change(&self, all: bool, change: impl FnOnce(&mut Step)) {
+        if let Some(unit) = self.unit {
+            let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+            change(&mut now);
+            let begun = now.times.get_or_insert((Instant::now(), Duration::ZERO)).0;
+            if let Some(line) = now.due(&self.name, unit, begun.elapsed()) {
+                // A stderr that nobody reads is no reason to fail.
+                let _ = writeln!(std::io::stderr().lock(), "{line}");
+            }
+            return;
+        }
         let Some(bars) = &self.bars else { return };
         // A thread that panicked leaves a step that is good enough to be shown.
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,7 +206,7 @@ impl Piece {
 
 impl Progress for Piece {
     fn step(&self, name: &str, total: Option<u64>) {
-        self.change(true, |now| *now = Step { name: shorten(&escape(name), 24), total, done: 0 });
+        self.change(true, |now| *now = Step { name: shorten(&escape(name), 24), total, ..Step::default() });
     }
 
     fn advance(&self, units: u64) {
@@ -196,6 +258,24 @@ mod tests {
         let piece = Display::new(true).piece("vmcore");
         piece.step("read", Some(10));
         assert!(piece.bar.get().is_none());
+    }
+
+    #[test]
+    fn a_line_comes_every_few_seconds_and_says_how_far_and_how_fast() {
+        let secs = Duration::from_secs;
+        let mut step = Step {
+            name: "write".into(),
+            total: Some(4096),
+            done: 1024,
+            times: Some((Instant::now(), Duration::ZERO)),
+        };
+        assert_eq!(step.due("vmcore", 4096, secs(4)), None);
+        let line = "vmcore: write: 25 %, 4.0 MiB of 16.0 MiB, 819.2 KiB/s";
+        assert_eq!(step.due("vmcore", 4096, secs(5)).as_deref(), Some(line));
+        assert_eq!(step.due("vmcore", 4096, secs(9)), None, "not twice");
+        assert!(step.due("vmcore", 4096, secs(10)).is_some());
+        step.total = None;
+        assert_eq!(step.line("vmcore", 4096, secs(1)), "vmcore: write");
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod debuginfo;
 mod dumps;
 mod examples;
 mod failures;
+mod filter;
 mod frame;
 mod real;
 mod similar;

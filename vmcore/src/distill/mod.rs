@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 
 use crate::addr::Pfn;
 use crate::analysis::subject::Subject;
-use crate::analysis::triage::{Options, triage};
+use crate::analysis::triage::{Options, Section, triage};
 use crate::kernel::{self, Kernel};
+use crate::limits::Limits;
 use crate::mem::{Dump, PageState, PhysicalMemory, Recorder};
 use crate::progress::{Cancel, Progress};
 use crate::report::Report;
@@ -148,6 +149,27 @@ pub fn plan(dump: &Dump, level: Level, options: &Options, progress: &dyn Progres
     closure.find(level);
     let (why, gaps, notes) = (closure.why, closure.gaps, closure.notes);
     Plan { frames: present(dump, &recorder), why, gaps, notes, report }
+}
+
+/// The frames that are worth most, for a dump that there may not be room for: what tells the log, what the kernel died of, the
+/// tasks with their stacks, and what readers begin with; and then, as a second set that may have those of the first
+/// again, text, constants, open files and all `struct page`.
+#[must_use]
+pub fn first(dump: &Dump, limits: &Limits, progress: &dyn Progress, cancel: &Cancel) -> [Vec<(Pfn, u64)>; 2] {
+    let recorder = Recorder::new(dump);
+    let subject = Subject { memory: &recorder, ..Subject::new(dump) };
+    progress.step("find what is worth most", None);
+    let only =
+        vec![Section::Kernel, Section::Log, Section::Panic, Section::Cpus, Section::Tasks, Section::Stacks];
+    let options = Options { only, limits: limits.clone(), ..Options::new("kdt", "") };
+    // What it has read is what it takes to be told again.
+    drop(triage(&subject, &options, progress, cancel));
+    let kernel = Kernel::open(&recorder, &subject.hints, kernel::Options::default());
+    let mut closure = closure::Closure::new(&recorder, &kernel, limits, cancel);
+    closure.find(Level::Minimal);
+    let minimal = present(dump, &recorder);
+    closure.find(Level::Standard);
+    [minimal, present(dump, &recorder)]
 }
 
 /// Those of the touched frames that the dump has: reads of the others must fail as they do now.

@@ -7,6 +7,7 @@ mod class;
 mod level;
 mod pages;
 mod rules;
+mod samples;
 mod sections;
 mod selection;
 
@@ -14,4 +15,5 @@ pub use class::{Class, Counts};
 pub use level::Level;
 pub use pages::{Classes, FilterError, classify, frames};
 pub use rules::Rules;
+pub use samples::Samples;
 pub use selection::Selection;

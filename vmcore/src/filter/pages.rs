@@ -2,7 +2,7 @@
 
 use super::rules::{Rules, Seen};
 use super::sections::Sections;
-use super::{Class, Counts, Level, Selection};
+use super::{Class, Counts, Level, Samples, Selection};
 use crate::addr::Pfn;
 use crate::format::vmcoreinfo::Vmcoreinfo;
 use crate::limits::Limits;
@@ -41,6 +41,8 @@ pub struct Classes {
     pub kept: Selection,
     /// Pages that the dump has, by class. Nothing but [`Class::Unknown`] where the classes can't be told.
     pub counts: Counts,
+    /// Some frames of each class; none where the classes can't be told.
+    pub samples: Samples,
     /// Frames whose bytes were lost before: the dump is not whole, and no copy of it is.
     pub lost: u64,
     /// Which these are.
@@ -230,6 +232,7 @@ impl Walk<'_, '_> {
                 }
             };
             self.classes.counts.add(class);
+            self.classes.samples.add(class, pfn);
             if self.level.excludes(class) {
                 self.classes.kept.remove(pfn);
             }
@@ -241,6 +244,7 @@ impl Walk<'_, '_> {
         for pfn in start..end {
             if self.classes.kept.contains(pfn) {
                 self.classes.counts.add(Class::Unknown);
+                self.classes.samples.add(Class::Unknown, pfn);
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::pipeline::{self, Stored};
-use super::sink::Sink;
+use super::sink::{Sink, no_room};
 use super::{Options, Texts, WriteError, Written};
 use crate::addr::KVirtAddr;
 use crate::filter::{Classes, Selection};
@@ -79,17 +79,30 @@ pub(super) fn write(
 
     let mut at = data_at;
     watch.1.step("write", Some(kept.len()));
-    pipeline::run(dump, kept.runs(frames.clone()), Codec::Raw, false, options, watch, |batch| {
-        for page in &batch.pages {
-            if let Stored::Unreadable(why) = page {
-                return Err(WriteError::Unfit(format!("the source changed while it was read: {why}")));
+    let mut full = false;
+    let outcome =
+        pipeline::run(dump, kept.runs(frames.clone()), Codec::Raw, false, options, watch, |batch| {
+            for page in &batch.pages {
+                if let Stored::Unreadable(why) = page {
+                    return Err(WriteError::Unfit(format!("the source changed while it was read: {why}")));
+                }
             }
+            let put = sink.put(at, &batch.bytes);
+            full = put.as_ref().is_err_and(|why| sink.has_holes() && no_room(why));
+            put.map_err(WriteError::at(at))?;
+            at = at.saturating_add(u64::try_from(batch.bytes.len()).unwrap_or(0));
+            written.pages = written.pages.saturating_add(u64::try_from(batch.pages.len()).unwrap_or(0));
+            Ok(())
+        });
+    match outcome {
+        // The segments tell what they should hold: what is missing is cut off.
+        Err(WriteError::Io { .. }) if full => {
+            written.no_room = kept.count(frames).saturating_sub(written.pages);
+            let header = file_header(dump, count, sections_at, crowded, true);
+            sink.put(0, &header).map_err(WriteError::at(0))?;
         }
-        sink.put(at, &batch.bytes).map_err(WriteError::at(at))?;
-        at = at.saturating_add(u64::try_from(batch.bytes.len()).unwrap_or(0));
-        written.pages = written.pages.saturating_add(u64::try_from(batch.pages.len()).unwrap_or(0));
-        Ok(())
-    })?;
+        outcome => outcome?,
+    }
     written.bytes = at;
     sink.finish(at).map_err(WriteError::at(at))?;
     Ok(written)

@@ -1,9 +1,13 @@
 //! kdump-compressed, version 6, as makedumpfile 1.7 writes it.
+//!
+//! Headers and bitmaps come first and room for the descriptors is taken, so that where a disk gets full, what is on it is a
+//! dump: an incomplete one, with the pages that were worth most.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
-use super::pipeline::{self, Stored};
-use super::sink::Sink;
+use super::pipeline::{self, Batch, Stored};
+use super::sink::{Sink, no_room};
 use super::{Options, Texts, WriteError, Written};
 use crate::filter::{Classes, Selection};
 use crate::format::Codec;
@@ -12,53 +16,10 @@ use crate::progress::{Cancel, Progress};
 use crate::raw::diskdump::{COMPRESSED_INCOMPLETE, EXCLUDED_VMEMMAP, KDUMP_SIGNATURE};
 
 const DESC: u64 = 24;
-/// Bytes that are gathered before they are put.
+/// Bytes of descriptors that are gathered before they are put.
 const GATHER: usize = 256 << 10;
-
-/// Descriptors that are gathered for a stream: where it is cut, their pages are lost although they arrived.
-const GATHER_DESCS: usize = 16 << 10;
-
-/// Bytes that follow each other, gathered.
-struct Run {
-    at: u64,
-    bytes: Vec<u8>,
-    gather: usize,
-}
-
-impl Run {
-    fn new(at: u64, gather: usize) -> Self {
-        Self { at, bytes: Vec::with_capacity(gather), gather }
-    }
-
-    fn end(&self) -> u64 {
-        self.at.saturating_add(u64::try_from(self.bytes.len()).unwrap_or(0))
-    }
-
-    fn add(&mut self, bytes: &[u8], sink: &mut dyn Sink) -> Result<(), WriteError> {
-        self.bytes.extend_from_slice(bytes);
-        if self.bytes.len() >= self.gather { self.flush(sink) } else { Ok(()) }
-    }
-
-    /// Puts a long stretch without gathering it.
-    fn add_long(&mut self, bytes: &[u8], sink: &mut dyn Sink) -> Result<(), WriteError> {
-        if bytes.len() < self.gather >> 2 {
-            return self.add(bytes, sink);
-        }
-        self.flush(sink)?;
-        sink.put(self.at, bytes).map_err(WriteError::at(self.at))?;
-        self.at = self.at.saturating_add(u64::try_from(bytes.len()).unwrap_or(0));
-        Ok(())
-    }
-
-    fn flush(&mut self, sink: &mut dyn Sink) -> Result<(), WriteError> {
-        if !self.bytes.is_empty() {
-            sink.put(self.at, &self.bytes).map_err(WriteError::at(self.at))?;
-            self.at = self.end();
-            self.bytes.clear();
-        }
-        Ok(())
-    }
-}
+/// Bytes of descriptors that are gathered for a stream: where it is cut, their pages are lost although they arrived.
+const GATHER_STREAM: usize = 16 << 10;
 
 /// Where everything lies.
 struct Plan {
@@ -67,19 +28,158 @@ struct Plan {
     bitmap_blocks: u64,
     end: u64,
     descs_at: u64,
+    /// Before the pages: nobody knows whether there is room behind them.
+    erased_at: u64,
     data_at: u64,
 }
 
 impl Plan {
     fn new(dump: &Dump, texts: &Texts, pages: u64) -> Self {
         let (page_size, end) = (dump.page_size(), dump.end_pfn().0);
-        let texts_len = u64::try_from(texts.notes.len()).unwrap_or(0);
-        let sub_blocks = 104_u64.saturating_add(texts_len).div_ceil(page_size);
+        let len = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(0);
+        let sub_blocks = 104_u64.saturating_add(len(&texts.notes)).div_ceil(page_size);
         let bitmap_blocks = end.div_ceil(8).div_ceil(page_size).saturating_mul(2);
         let before = sub_blocks.saturating_add(bitmap_blocks).saturating_add(1);
         let descs_at = before.saturating_mul(page_size);
-        let data_at = pages.saturating_mul(DESC).saturating_add(descs_at);
-        Self { page_size, sub_blocks, bitmap_blocks, end, descs_at, data_at }
+        let erased_at = pages.saturating_mul(DESC).saturating_add(descs_at);
+        let erased = texts.erased.as_ref().map_or(0, |text| len(text.as_bytes()));
+        let data_at = erased_at.saturating_add(erased);
+        Self { page_size, sub_blocks, bitmap_blocks, end, descs_at, erased_at, data_at }
+    }
+}
+
+/// How a writer says that a page is missing: an empty descriptor.
+const MISSING: [u8; 24] = [0; 24];
+
+/// Where the bytes of a batch are.
+#[derive(Clone, Copy)]
+enum Place {
+    /// So many of them, from the first on, lie in the dump.
+    There(usize),
+    /// None of them does, because the dump may not get larger.
+    BeyondLimit,
+}
+
+/// Puts pages one behind the other, and each one's descriptor where its frame's is.
+struct Pages<'a> {
+    plan: &'a Plan,
+    kept: &'a Selection,
+    /// Descriptors that follow each other, and where the first of them goes.
+    descs: Vec<u8>,
+    descs_at: u64,
+    /// How many bytes of them are put at once.
+    gather: usize,
+    /// A frame, and how many kept frames of this dump come before it.
+    rank: (u64, u64),
+    /// Where the next page goes.
+    at: u64,
+    written: Written,
+    /// True once there is no room for a page.
+    full: bool,
+    /// Bytes that pages may still take, where that is limited.
+    room: Option<u64>,
+}
+
+impl Pages<'_> {
+    fn take(&mut self, batch: &Batch, sink: &mut dyn Sink) -> Result<(), WriteError> {
+        let bytes = u64::try_from(batch.bytes.len()).unwrap_or(u64::MAX);
+        if self.room.is_some_and(|room| room < bytes) {
+            self.room = Some(0);
+            return self.describe(batch, Place::BeyondLimit, sink);
+        }
+        self.room = self.room.map(|room| room.saturating_sub(bytes));
+        let put = if batch.bytes.is_empty() { Ok(()) } else { sink.put(self.at, &batch.bytes) };
+        let (there, outcome) = match put {
+            Ok(()) => (batch.bytes.len(), Ok(())),
+            // In a file, what did not fit can be put again in smaller pieces; a stream has taken some of it.
+            Err(why) if sink.has_holes() && no_room(&why) => {
+                self.full = true;
+                (self.squeeze(batch, sink), Err(why))
+            }
+            Err(why) => return Err(WriteError::at(self.at)(why)),
+        };
+        self.describe(batch, Place::There(there), sink)?;
+        outcome.map_err(WriteError::at(self.at))
+    }
+
+    /// Puts page by page until there is no room, and gives how many bytes have found some.
+    fn squeeze(&self, batch: &Batch, sink: &mut dyn Sink) -> usize {
+        let mut from = 0_usize;
+        for page in &batch.pages {
+            let Stored::Bytes(len, _) = page else { continue };
+            let to = from.saturating_add(*len);
+            let at = self.at.saturating_add(u64::try_from(from).unwrap_or(0));
+            let Some(bytes) = batch.bytes.get(from..to) else { break };
+            if sink.put(at, bytes).is_err() {
+                break;
+            }
+            from = to;
+        }
+        from
+    }
+
+    /// The descriptors of the batch's pages.
+    fn describe(&mut self, batch: &Batch, place: Place, sink: &mut dyn Sink) -> Result<(), WriteError> {
+        let mut pages = batch.pages.iter();
+        let mut used = 0_usize;
+        for run in &batch.runs {
+            self.seek(run.start, sink)?;
+            for page in pages.by_ref().take(usize::try_from(run.end.saturating_sub(run.start)).unwrap_or(0)) {
+                match page {
+                    Stored::Zero => {
+                        self.written.pages = self.written.pages.saturating_add(1);
+                        self.written.zero_pages = self.written.zero_pages.saturating_add(1);
+                        self.descs.extend(desc(self.plan.data_at, self.plan.page_size, Codec::Raw));
+                    }
+                    Stored::Bytes(len, codec) => {
+                        let Place::There(there) = place else {
+                            self.written.cut_off = self.written.cut_off.saturating_add(1);
+                            self.descs.extend(MISSING);
+                            continue;
+                        };
+                        used = used.saturating_add(*len);
+                        if used > there {
+                            return self.flush(sink);
+                        }
+                        let len = u64::try_from(*len).unwrap_or(0);
+                        self.descs.extend(desc(self.at, len, *codec));
+                        self.at = self.at.saturating_add(len);
+                        self.written.pages = self.written.pages.saturating_add(1);
+                    }
+                    Stored::Unreadable(why) => {
+                        self.written.unreadable = self.written.unreadable.saturating_add(1);
+                        self.written.first_unreadable.get_or_insert_with(|| why.clone());
+                        self.descs.extend(MISSING);
+                    }
+                }
+            }
+            if self.descs.len() >= self.gather {
+                self.flush(sink)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes to the descriptor of a frame.
+    fn seek(&mut self, pfn: u64, sink: &mut dyn Sink) -> Result<(), WriteError> {
+        let (frame, rank) = self.rank;
+        let rank = rank.saturating_add(self.kept.count(frame..pfn));
+        self.rank = (pfn, rank);
+        let at = rank.saturating_mul(DESC).saturating_add(self.plan.descs_at);
+        if at != self.descs_at.saturating_add(u64::try_from(self.descs.len()).unwrap_or(0)) {
+            self.flush(sink)?;
+            self.descs_at = at;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, sink: &mut dyn Sink) -> Result<(), WriteError> {
+        if !self.descs.is_empty() {
+            sink.put(self.descs_at, &self.descs).map_err(WriteError::at(self.descs_at))?;
+            self.descs_at = self.descs_at.saturating_add(u64::try_from(self.descs.len()).unwrap_or(0));
+            self.descs.clear();
+        }
+        Ok(())
     }
 }
 
@@ -94,68 +194,82 @@ pub(super) fn write(
     sink: &mut dyn Sink,
     watch: (&Cancel, &dyn Progress),
 ) -> Result<Written, WriteError> {
-    let plan = Plan::new(dump, texts, classes.kept.count(frames.clone()));
-    let mut room = options.limit.map(|limit| limit.saturating_sub(plan.data_at));
-    if !sink.has_holes() {
-        // A stream may be cut: what arrived can be read with headers that came first, and call it incomplete.
-        headers(dump, &plan, texts, codec, options, &frames, 0, true, sink)?;
-    }
+    let kept = &classes.kept;
+    let all = kept.count(frames.clone());
+    let plan = Plan::new(dump, texts, all);
+    // The header comes first, so that what was cut off can be read, and says until the end that the dump is not whole.
+    let head = |incomplete, sink: &mut dyn Sink| {
+        headers(dump, &plan, texts, codec, options, &frames, incomplete, sink)
+    };
+    head(true, sink)?;
     bitmaps(&plan, classes, sink)?;
-    let mut descs = Run::new(plan.descs_at, if sink.has_holes() { GATHER } else { GATHER_DESCS });
-    let mut data = Run::new(plan.data_at, GATHER);
-    let mut written = Written::default();
-    let zero = desc(plan.data_at, plan.page_size, Codec::Raw);
-    let drop_zeros = options.level.drops_zeros() || options.share_zeros;
-    if drop_zeros {
-        room = room.map(|room| room.saturating_sub(plan.page_size));
-        let page = vec![0; usize::try_from(plan.page_size).unwrap_or(0)];
-        data.add(&page, sink)?;
-    }
-    let runs = classes.kept.runs(frames.clone());
-    pipeline::run(dump, runs, codec, drop_zeros, options, watch, |batch| {
-        let mut at = data.end();
-        let bytes = u64::try_from(batch.bytes.len()).unwrap_or(u64::MAX);
-        let full = room.is_some_and(|room| room < bytes);
-        room = room.map(|room| if full { 0 } else { room.saturating_sub(bytes) });
-        for page in &batch.pages {
-            written.pages = written.pages.saturating_add(1);
-            match page {
-                Stored::Bytes(..) if full => {
-                    written.pages = written.pages.saturating_sub(1);
-                    written.cut_off = written.cut_off.saturating_add(1);
-                    descs.add(&[0; 24], sink)?;
-                }
-                Stored::Zero => {
-                    written.zero_pages = written.zero_pages.saturating_add(1);
-                    descs.add(&zero, sink)?;
-                }
-                Stored::Bytes(len, codec) => {
-                    let len = u64::try_from(*len).unwrap_or(0);
-                    descs.add(&desc(at, len, *codec), sink)?;
-                    at = at.saturating_add(len);
-                }
-                Stored::Unreadable(why) => {
-                    written.pages = written.pages.saturating_sub(1);
-                    written.unreadable = written.unreadable.saturating_add(1);
-                    written.first_unreadable.get_or_insert_with(|| why.clone());
-                    // An empty descriptor is how a writer says that a page is missing.
-                    descs.add(&[0; 24], sink)?;
-                }
-            }
-        }
-        if full { Ok(()) } else { data.add_long(&batch.bytes, sink) }
-    })?;
-    descs.flush(sink)?;
-    let erased_at = data.end();
+    sink.reserve(plan.descs_at..plan.data_at).map_err(WriteError::at(plan.descs_at))?;
     if let Some(erased) = &texts.erased {
-        data.add(erased.as_bytes(), sink)?;
+        sink.put(plan.erased_at, erased.as_bytes()).map_err(WriteError::at(plan.erased_at))?;
     }
-    data.flush(sink)?;
-    written.bytes = data.end();
-    let incomplete = written.unreadable > 0 || written.cut_off > 0 || classes.lost > 0;
-    headers(dump, &plan, texts, codec, options, &frames, erased_at, incomplete, sink)?;
+    let drop_zeros = options.level.drops_zeros() || options.share_zeros;
+    let gather = if sink.has_holes() { GATHER } else { GATHER_STREAM };
+    let mut pages = Pages {
+        plan: &plan,
+        kept,
+        descs: Vec::with_capacity(gather),
+        descs_at: plan.descs_at,
+        gather,
+        rank: (frames.start, 0),
+        at: plan.data_at,
+        written: Written::default(),
+        full: false,
+        room: options.limit.map(|limit| limit.saturating_sub(plan.data_at)),
+    };
+    if drop_zeros {
+        pages.room = pages.room.map(|room| room.saturating_sub(plan.page_size));
+        let page = vec![0; usize::try_from(plan.page_size).unwrap_or(0)];
+        sink.put(pages.at, &page).map_err(WriteError::at(pages.at))?;
+        pages.at = pages.at.saturating_add(plan.page_size);
+    }
+    for pass in passes(kept, &options.first, &frames) {
+        pages.rank = (frames.start, 0);
+        let runs = pass.runs(frames.clone());
+        let outcome =
+            pipeline::run(dump, runs, codec, drop_zeros, options, watch, |batch| pages.take(batch, sink));
+        pages.flush(sink)?;
+        match outcome {
+            Ok(()) => {}
+            Err(WriteError::Io { .. }) if pages.full => break,
+            Err(why) => return Err(why),
+        }
+    }
+    let Pages { mut written, at, .. } = pages;
+    written.bytes = at;
+    let told = written.pages.saturating_add(written.unreadable).saturating_add(written.cut_off);
+    written.no_room = all.saturating_sub(told);
+    let missing = [written.unreadable, written.no_room, written.cut_off, classes.lost];
+    if missing == [0; 4] {
+        head(false, sink)?;
+    }
     sink.finish(written.bytes).map_err(WriteError::at(written.bytes))?;
     Ok(written)
+}
+
+/// The kept frames, cut into what is written first, what then, and the rest.
+fn passes<'a>(kept: &'a Selection, first: &[Selection], frames: &Range<u64>) -> Vec<Cow<'a, Selection>> {
+    if first.is_empty() {
+        return vec![Cow::Borrowed(kept)];
+    }
+    let mut rest = kept.clone();
+    let mut passes = Vec::new();
+    for wanted in first {
+        let mut pass = Selection::default();
+        for pfn in wanted.runs(frames.clone()).flatten().filter(|pfn| rest.contains(*pfn)) {
+            pass.insert(pfn);
+        }
+        for pfn in pass.runs(frames.clone()).flatten() {
+            rest.remove(pfn);
+        }
+        passes.push(Cow::Owned(pass));
+    }
+    passes.push(Cow::Owned(rest));
+    passes
 }
 
 fn desc(at: u64, size: u64, codec: Codec) -> [u8; 24] {
@@ -206,7 +320,6 @@ fn headers(
     codec: Codec,
     options: &Options,
     frames: &Range<u64>,
-    erased_at: u64,
     incomplete: bool,
     sink: &mut dyn Sink,
 ) -> Result<(), WriteError> {
@@ -262,8 +375,8 @@ fn headers(
         field(&mut sub, 48, &notes_at.to_le_bytes());
         field(&mut sub, 56, &u64::try_from(texts.notes.len()).unwrap_or(0).to_le_bytes());
     }
-    if let Some(erased) = texts.erased.as_ref().filter(|_| erased_at > 0) {
-        field(&mut sub, 64, &erased_at.to_le_bytes());
+    if let Some(erased) = &texts.erased {
+        field(&mut sub, 64, &plan.erased_at.to_le_bytes());
         field(&mut sub, 72, &u64::try_from(erased.len()).unwrap_or(0).to_le_bytes());
     }
     field(&mut sub, 96, &plan.end.to_le_bytes());

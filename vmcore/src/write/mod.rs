@@ -6,6 +6,7 @@
 
 mod codec;
 mod elf;
+mod estimate;
 mod image;
 mod kdump;
 mod lzo;
@@ -15,8 +16,9 @@ mod sink;
 mod texts;
 
 pub use codec::{Effort, Encoder};
+pub use estimate::{Estimate, Sample, at_level, sample};
 pub use rearrange::{RearrangeError, Rearranged, rearrange};
-pub use sink::{FileSink, FlatSink, Sink};
+pub use sink::{FileSink, FlatSink, Sink, no_room};
 pub use texts::Texts;
 
 use std::io;
@@ -24,7 +26,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::addr::KVirtAddr;
-use crate::filter::{Classes, Level};
+use crate::filter::{Classes, Level, Selection};
 use crate::format::Codec;
 use crate::mem::{Dump, PhysicalMemory};
 use crate::progress::{Cancel, Progress};
@@ -45,6 +47,9 @@ pub struct Options {
     pub verify: bool,
     /// The frames of this part of a split set; `None` for a whole dump.
     pub part: Option<Range<u64>>,
+    /// Frames that are written before all others, those of the first set first: what a dump has where the space does not do
+    /// for all. Empty for the order of frames, and for ELF, whose segments have their order.
+    pub first: Vec<Selection>,
     /// Which pages are taken over in the form in which the source stores them.
     pub reuse: Reuse,
     /// Whether pages full of zeros share one place of a kdump although the level keeps them: each of them is still there.
@@ -66,6 +71,7 @@ impl Options {
             jobs: 1,
             verify: true,
             part: None,
+            first: Vec::new(),
             reuse: Reuse::default(),
             share_zeros: false,
             limit: None,
@@ -111,6 +117,8 @@ pub struct Written {
     pub unreadable: u64,
     /// Why the first of them can't be read.
     pub first_unreadable: Option<String>,
+    /// Frames that should be kept and found no room: the dump is one, and says that it is not whole.
+    pub no_room: u64,
     /// Frames for which [`Options::limit`] left no room: the output says that they are missing.
     pub cut_off: u64,
 }
@@ -155,7 +163,8 @@ impl WriteError {
 /// Writes the kept frames of `dump`. `direct` is where the direct map of the dumped kernel begins, where that is known.
 ///
 /// # Errors
-/// [`WriteError`]; what is in the sink then is no dump.
+/// [`WriteError`]; what is in the sink then is no dump. That a file has no room for all pages is no error where it has room for
+/// the headers: [`Written::no_room`] says it.
 pub fn write(
     dump: &Dump,
     classes: &Classes,

@@ -2,9 +2,17 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use crate::raw::flattened;
+
+/// True where what the operating system says is that there is no room.
+#[must_use]
+pub fn no_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
 
 /// Takes pieces of a dump, each with its place.
 pub trait Sink {
@@ -16,6 +24,14 @@ pub trait Sink {
 
     /// True where a stretch that is never put reads as zeros.
     fn has_holes(&self) -> bool;
+
+    /// Takes the room for a range, which then reads as zeros and can be put whatever else is. Whoever can't, doesn't.
+    ///
+    /// # Errors
+    /// What the operating system says, above all that there is no room.
+    fn reserve(&mut self, _range: Range<u64>) -> io::Result<()> {
+        Ok(())
+    }
 
     /// The dump is `len` bytes long, and all of it was put.
     ///
@@ -38,7 +54,8 @@ impl Sink for FileSink<'_> {
     }
 
     fn finish(&mut self, len: u64) -> io::Result<()> {
-        if self.0.metadata()?.len() < len { self.0.set_len(len) } else { Ok(()) }
+        // Longer it is where half of a page has found room.
+        if self.0.metadata()?.len() == len { Ok(()) } else { self.0.set_len(len) }
     }
 }
 

@@ -2,9 +2,12 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 
+use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use vmcore::write::{FileSink, Sink};
 
@@ -54,9 +57,40 @@ impl Sink for Steady<'_> {
         self.sink.has_holes()
     }
 
+    fn reserve(&mut self, range: Range<u64>) -> io::Result<()> {
+        reserve(self.sink.0, range)
+    }
+
     fn finish(&mut self, len: u64) -> io::Result<()> {
         self.sink.finish(len)
     }
+}
+
+/// Takes room for a range of a file. A file system that can't promise room is given zeros.
+fn reserve(file: &File, range: Range<u64>) -> io::Result<()> {
+    let len = range.end.saturating_sub(range.start);
+    if len == 0 {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), range.start, len) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {}
+        outcome => return outcome.map_err(io::Error::from),
+    }
+    let zeros = vec![0; READ];
+    let mut at = range.start;
+    while at < range.end {
+        let count = usize::try_from(range.end - at).unwrap_or(READ).min(READ);
+        file.write_all_at(zeros.get(..count).unwrap_or_default(), at)?;
+        at += u64::try_from(count).unwrap_or(0);
+    }
+    Ok(())
+}
+
+/// How many bytes a file in this folder can get, as far as the system tells: the room of the disk, and this process's limit.
+pub(super) fn room(dir: &Path) -> u64 {
+    let disk = rustix::fs::statvfs(dir).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+    disk.min(limit.unwrap_or(u64::MAX))
 }
 
 /// Syncs the file, and gives the digest of what it holds now, which is not what was meant to be written.

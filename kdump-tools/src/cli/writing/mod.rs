@@ -4,7 +4,9 @@
 //! digested as it goes by.
 
 mod disk;
+mod plan;
 pub(super) mod scrub;
+mod spool;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -13,12 +15,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use vmcore::addr::KVirtAddr;
-use vmcore::filter::{Classes, Level};
+use vmcore::addr::{KVirtAddr, Pfn};
+use vmcore::distill;
+use vmcore::filter::{Classes, Level, Selection};
 use vmcore::format::Codec;
+use vmcore::limits::Limits;
 use vmcore::mem::{Dump, PhysicalMemory};
 use vmcore::report::CanarySearch;
 use vmcore::write::{self, Effort, FlatSink, Form, Options, Reuse, Texts, WriteError, Written};
+
+pub(super) use plan::Plan;
+pub(super) use spool::Source;
 
 use self::scrub::{Scrub, Scrubbing};
 use super::Context;
@@ -49,6 +56,7 @@ pub(super) struct Letters {
 
 /// What is taken care of.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(super) struct Care {
     /// Replace DST where it is there
     #[arg(short = 'f', long)]
@@ -62,6 +70,9 @@ pub(super) struct Care {
     /// Write no DST.sha256 beside it
     #[arg(long)]
     no_digest: bool,
+    /// Keep no DST-incomplete where there is no room for all
+    #[arg(long, hide = true)]
+    no_incomplete: bool,
 }
 
 /// How the new dump is written.
@@ -232,6 +243,8 @@ pub(super) struct Writing<'a> {
     pub(super) context: &'a Context,
     /// Who is told.
     pub(super) progress: &'a Piece,
+    /// Whether a dump that the space does not do for is kept as far as it got: not where another try needs the space.
+    pub(super) keep_incomplete: bool,
 }
 
 impl Writing<'_> {
@@ -288,13 +301,14 @@ impl Writing<'_> {
         Ok(self.classes.kept.len().div_ceil(each).max(1))
     }
 
-    fn options(&self, part: Option<Range<u64>>) -> Options {
+    fn options(&self, part: Option<Range<u64>>, first: Vec<Selection>) -> Options {
         let care = &self.shape.care;
         Options {
             effort: self.effort,
             jobs: care.jobs(),
             verify: !care.no_verify,
             part,
+            first,
             reuse: self.reuse,
             share_zeros: self.reuse != Reuse::None,
             blanks: self.scrub.map(|scrub| Arc::clone(&scrub.plan.blanks)),
@@ -303,9 +317,31 @@ impl Writing<'_> {
         }
     }
 
-    fn write(&self, part: Option<Range<u64>>, sink: &mut dyn write::Sink) -> Result<Written, WriteError> {
+    fn write(&self, options: &Options, sink: &mut dyn write::Sink) -> Result<Written, WriteError> {
         let watch = (&self.context.cancel, self.progress as &dyn vmcore::progress::Progress);
-        write::write(self.dump, self.classes, self.texts, self.direct, &self.options(part), sink, watch)
+        write::write(self.dump, self.classes, self.texts, self.direct, options, sink, watch)
+    }
+
+    /// Whether what found room is kept where that is not all. Not where something is erased: a part proves nothing of the rest.
+    fn keeps_incomplete(&self) -> bool {
+        self.keep_incomplete && self.scrub.is_none() && !self.shape.care.no_incomplete
+    }
+
+    /// What is written first where there may not be room for all: nothing where there surely is, because it takes a while to find.
+    fn first(&self, dir: &Path, part: Option<&Range<u64>>) -> Vec<Selection> {
+        let frames = part.cloned().unwrap_or(0..self.dump.end_pfn().0);
+        let most = self.classes.kept.count(frames).saturating_mul(self.dump.page_size() + 24);
+        let in_order = !matches!(self.form, Form::Kdump(_)) || self.shape.flattened;
+        let limit = self.shape.limit.map(Size::bytes);
+        let room = if self.keeps_incomplete() { Some(disk::room(dir)) } else { None };
+        // One that is not there leaves the other.
+        let room = room.into_iter().chain(limit).min().unwrap_or(u64::MAX);
+        if in_order || room > most {
+            return Vec::new();
+        }
+        let limits = Limits::default();
+        let first = distill::first(self.dump, &limits, self.progress, &self.context.cancel);
+        first.iter().map(|frames| selection(frames)).collect()
     }
 
     fn one(&self, path: &Path, part: Option<Range<u64>>) -> Result<Done, Failure> {
@@ -313,14 +349,32 @@ impl Writing<'_> {
         let temporary = Temporary::beside(path)?;
         let file = temporary.file();
         let flat = self.shape.flattened;
+        let first = self.first(folder(path), part.as_ref());
+        let options = self.options(part, first);
         let (written, synced) = if flat {
             let mut sink = FlatSink::new(BufWriter::with_capacity(1 << 20, file));
-            (self.write(part, &mut sink), Ok(()))
+            (self.write(&options, &mut sink), Ok(()))
         } else {
-            disk::while_syncing(file, |sink| self.write(part, sink))
+            disk::while_syncing(file, |sink| self.write(&options, sink))
         };
         let written = written.map_err(|why| Self::failed(&path.display().to_string(), why))?;
         synced.map_err(|e| failure(&e))?;
+        if written.no_room > 0 && !self.keeps_incomplete() {
+            let kept = if self.scrub.is_some() {
+                "; an incomplete dump is not kept where something is erased"
+            } else {
+                ""
+            };
+            return Err(Failure::new(
+                Exit::NoSpace,
+                format!("there is no room for {}", path.display()),
+                format!("{}{kept}", self.more_room()),
+            ));
+        }
+        let bytes = if flat { file.metadata().map_err(|e| failure(&e))?.len() } else { written.bytes };
+        if written.no_room > 0 {
+            return Err(self.incomplete(temporary, path, &written, !options.first.is_empty()));
+        }
         // The name comes behind the proof: what still holds a secret never gets it.
         let proof = match self.scrub {
             Some(scrub) => Some(scrub.prove(
@@ -331,15 +385,79 @@ impl Writing<'_> {
             )?),
             None => None,
         };
-        let bytes = if flat { file.metadata().map_err(|e| failure(&e))?.len() } else { written.bytes };
         let digest = temporary.name(path, self.sources, &self.shape.care)?;
         Ok(Done { name: path.display().to_string(), written, bytes, digest, proof })
+    }
+
+    /// What to do where there is no room.
+    fn more_room(&self) -> &'static str {
+        if self.reuse == Reuse::None && self.level != Level::MAX {
+            "free some space, or use a higher level with -d"
+        } else {
+            "free some space, or choose another place"
+        }
+    }
+
+    /// Names a dump that found no room for all of its pages `DST-incomplete`, as kdump does, and says what is in it.
+    fn incomplete(&self, temporary: Temporary, path: &Path, written: &Written, sorted: bool) -> Failure {
+        let digest = match disk::sync_and_digest(temporary.file()) {
+            Ok(digest) => digest,
+            Err(e) => return Failure::io("write", path, &e),
+        };
+        let mut temporary = temporary.0;
+        let names = (1..100).map(|n| match n {
+            1 => with_suffix(path, "-incomplete"),
+            n => with_suffix(path, &format!("-incomplete.{n}")),
+        });
+        // An earlier one may be all that there is of another crash.
+        for name in names {
+            let kept = if self.shape.care.force {
+                temporary.persist(&name)
+            } else {
+                temporary.persist_noclobber(&name)
+            };
+            match kept {
+                Ok(_) => {
+                    let beside = digest_beside(&name, &digest, self.sources, &self.shape.care);
+                    if beside.is_err() {
+                        self.context.output.warn(&format!(
+                            "there was no room for {}.sha256 either; it would say {digest}",
+                            name.display()
+                        ));
+                    }
+                    let all = written.pages + written.no_room + written.unreadable;
+                    let order = if sorted {
+                        ", those first that the log, the tasks and the symbols are in"
+                    } else {
+                        ""
+                    };
+                    return Failure::new(
+                        Exit::NoSpace,
+                        format!(
+                            "there is no room for all of {}: {} has {} of {all} pages{order}, and its header says that it is incomplete",
+                            path.display(),
+                            name.display(),
+                            written.pages,
+                        ),
+                        format!(
+                            "what is in it can be used: kdt triage {}; for all of it {}",
+                            name.display(),
+                            self.more_room()
+                        ),
+                    );
+                }
+                Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => temporary = e.file,
+                Err(e) => return Failure::io("name", &name, &e.error),
+            }
+        }
+        Failure::io("name", &with_suffix(path, "-incomplete"), &io::ErrorKind::AlreadyExists.into())
     }
 
     fn stream(&self) -> Result<Done, Failure> {
         let out = Hashed { to: io::stdout().lock(), hash: Sha256::new(), bytes: 0 };
         let mut sink = FlatSink::new(BufWriter::with_capacity(1 << 20, out));
-        let written = self.write(None, &mut sink).map_err(|why| Self::failed("stdout", why))?;
+        let written = self.write(&self.options(None, Vec::new()), &mut sink);
+        let written = written.map_err(|why| Self::failed("stdout", why))?;
         let out = sink.into_inner().into_inner().map_err(|e| {
             Failure::new(
                 io_exit(e.error()),
@@ -456,15 +574,19 @@ impl Temporary {
         let failure = |error: &io::Error| Failure::io("write", path, error);
         let digest = disk::sync_and_digest(self.file()).map_err(|e| failure(&e))?;
         self.0.persist(path).map_err(|e| failure(&e.error))?;
-        if !care.no_digest {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let mut side = path.as_os_str().to_owned();
-            side.push(".sha256");
-            crate::output::file::write(Path::new(&side), &format!("{digest}  {name}\n"), sources)?;
-        }
+        digest_beside(path, &digest, sources, care)?;
         File::open(folder(path)).and_then(|dir| dir.sync_all()).map_err(|e| failure(&e))?;
         Ok(digest)
     }
+}
+
+/// Puts the digest beside a dump, where that is wanted.
+fn digest_beside(path: &Path, digest: &str, sources: &[&Path], care: &Care) -> Result<(), Failure> {
+    if care.no_digest {
+        return Ok(());
+    }
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    crate::output::file::write(&with_suffix(path, ".sha256"), &format!("{digest}  {name}\n"), sources)
 }
 
 fn folder(path: &Path) -> &Path {
@@ -473,6 +595,21 @@ fn folder(path: &Path) -> &Path {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Runs of first and count as a set.
+fn selection(frames: &[(Pfn, u64)]) -> Selection {
+    let mut set = Selection::default();
+    for (first, count) in frames {
+        set.insert_all(first.0..first.0.saturating_add(*count));
+    }
+    set
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {
