@@ -284,7 +284,11 @@ fn makedumpfile_log(dump: &Path, folder: &Path) -> Result<Vec<u8>, String> {
     if run.status.success() { Ok(std::fs::read(out).unwrap()) } else { Err(why) }
 }
 
-/// `sys`, `log` and `bt -a` of crash, from what follows the names of the files on.
+/// What crash is asked: the questions of a first look.
+const CRASH_COMMANDS: &[u8] =
+    b"sys\nlog\nbt -a\nforeach bt\nps\nmod\nmount\ndev -d\nfiles\nkmem -i\nrunq\nquit\n";
+
+/// What crash answers, from what follows the names of the files on.
 fn crash_says(vmlinux: &Path, dumps: &[PathBuf]) -> Option<String> {
     let mut run = peer("KDT_FOREIGN_CRASH_COMMAND", "crash")
         .args(["--no_crashrc", "--no_scroll", "-s"])
@@ -295,7 +299,7 @@ fn crash_says(vmlinux: &Path, dumps: &[PathBuf]) -> Option<String> {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    run.stdin.take().unwrap().write_all(b"sys\nlog\nbt -a\nquit\n").unwrap();
+    run.stdin.take().unwrap().write_all(CRASH_COMMANDS).unwrap();
     let out = run.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     text.find("CPUS:").map(|at| text[at..].to_owned())
@@ -371,6 +375,10 @@ fn written(source: &Path, folder: &Path) -> Vec<(&'static str, Vec<PathBuf>)> {
     forms.push(("split", parts));
     forms.push(("split, reassembled by makedumpfile", vec![whole]));
     forms.push(("split, joined by kdt", vec![joined]));
+
+    let distilled = folder.join("distilled");
+    kdt(&["distill".as_ref(), source.as_os_str(), distilled.as_os_str()]);
+    forms.push(("distilled", vec![distilled]));
     forms
 }
 
