@@ -153,10 +153,9 @@ impl Step {
         let done = self.done.min(total);
         let percent = u128::from(done) * 100 / u128::from(total);
         let mut line = format!("{of}: {}: {percent} %, {} of {}", self.name, size(done), size(total));
-        if let Some(rate) =
-            u128::from(done).checked_mul(1000).and_then(|done| done.checked_div(passed.as_millis()))
-        {
-            let _ = write!(line, ", {}/s", size(u64::try_from(rate).unwrap_or(u64::MAX)));
+        let bytes = u128::from(done).saturating_mul(u128::from(unit)).saturating_mul(1000);
+        if let Some(rate) = bytes.checked_div(passed.as_millis()) {
+            let _ = write!(line, ", {}/s", Size::from(u64::try_from(rate).unwrap_or(u64::MAX)));
         }
         line
     }
@@ -270,7 +269,7 @@ mod tests {
             times: Some((Instant::now(), Duration::ZERO)),
         };
         assert_eq!(step.due("vmcore", 4096, secs(4)), None);
-        let line = "vmcore: write: 25 %, 4.0 MiB of 16.0 MiB, 819.2 KiB/s";
+        let line = "vmcore: write: 25 %, 4 MiB of 16 MiB, 819.2 KiB/s";
         assert_eq!(step.due("vmcore", 4096, secs(5)).as_deref(), Some(line));
         assert_eq!(step.due("vmcore", 4096, secs(9)), None, "not twice");
         assert!(step.due("vmcore", 4096, secs(10)).is_some());
