@@ -86,19 +86,16 @@ impl Run for Args {
         let kernel = Kernel::open(subject.memory, &subject.hints, watched);
         let mut texts = Texts::told_by(&dump, &kernel);
         texts.add(KDT_NOTE.0, KDT_NOTE.1, distill::words(self.level, env!("CARGO_PKG_VERSION")).as_bytes());
-        let scrub = match &wanted {
-            Some(wanted) => Some(Scrub::plan(
-                wanted,
-                &dump,
-                &kernel,
-                &mut classes,
-                &mut texts,
-                &self.shape,
-                context,
-                &progress,
-            )?),
-            None => None,
-        };
+        let scrub = Scrub::plan(
+            wanted.as_ref(),
+            &dump,
+            &kernel,
+            &mut classes,
+            &mut texts,
+            &self.shape,
+            context,
+            &progress,
+        )?;
         let Some(target) = target.filter(|_| !self.dry_run) else {
             return tell_plan(&plan, &dump, context);
         };

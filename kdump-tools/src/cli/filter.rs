@@ -80,19 +80,16 @@ impl Run for Args {
                 context.output.warn(note);
             }
             let mut texts = told.clone();
-            let scrub = match &wanted {
-                Some(wanted) if !self.plan => Some(Scrub::plan(
-                    wanted,
-                    &dump,
-                    &kernel,
-                    &mut classes,
-                    &mut texts,
-                    &self.shape,
-                    context,
-                    &progress,
-                )?),
-                _ => None,
-            };
+            let scrub = Scrub::plan(
+                wanted.as_ref().filter(|_| !self.plan),
+                &dump,
+                &kernel,
+                &mut classes,
+                &mut texts,
+                &self.shape,
+                context,
+                &progress,
+            )?;
             let Some(target) = target.as_ref().filter(|_| !self.plan && !self.dry_run) else {
                 return self.tell_plan(&dump, &classes, level, (&name, &texts), context);
             };

@@ -180,18 +180,31 @@ fn fill(
                 batch.pages.push(Stored::Zero);
                 continue;
             }
-            let start = batch.bytes.len();
-            let codec = encoder.encode(page, &mut batch.bytes);
-            let stored = batch.bytes.get(start..).unwrap_or_default();
-            if options.verify
-                && batch.wrong.is_none()
-                && let Err(why) = encoder.prove(codec, stored, page)
-            {
-                batch.wrong = Some((pfn, why));
-            }
-            batch.pages.push(Stored::Bytes(stored.len(), codec));
+            let stored = store(pfn, page, options.verify, encoder, &mut batch.bytes, &mut batch.wrong);
+            batch.pages.push(stored);
         }
     }
+}
+
+/// Encodes a page behind `bytes`; with `verify`, `wrong` has the first that does not come back as it was.
+fn store(
+    pfn: u64,
+    page: &[u8],
+    verify: bool,
+    encoder: &mut Encoder,
+    bytes: &mut Vec<u8>,
+    wrong: &mut Option<(u64, String)>,
+) -> Stored {
+    let start = bytes.len();
+    let codec = encoder.encode(page, bytes);
+    let stored = bytes.get(start..).unwrap_or_default();
+    if verify
+        && wrong.is_none()
+        && let Err(why) = encoder.prove(codec, stored, page)
+    {
+        *wrong = Some((pfn, why));
+    }
+    Stored::Bytes(stored.len(), codec)
 }
 
 /// As [`fill`], and takes the stored bytes of a page over where that is wanted.
@@ -235,15 +248,8 @@ fn copy(
             }
             Ok((_, false)) => {
                 batch.bytes.truncate(start);
-                let codec = encoder.encode(page, &mut batch.bytes);
-                let bytes = batch.bytes.get(start..).unwrap_or_default();
-                if options.verify
-                    && batch.wrong.is_none()
-                    && let Err(why) = encoder.prove(codec, bytes, page)
-                {
-                    batch.wrong = Some((pfn, why));
-                }
-                batch.pages.push(Stored::Bytes(bytes.len(), codec));
+                let stored = store(pfn, page, options.verify, encoder, &mut batch.bytes, &mut batch.wrong);
+                batch.pages.push(stored);
             }
         }
     }

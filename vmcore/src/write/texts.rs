@@ -67,7 +67,6 @@ impl Texts {
                 None => notes.for_each(|note| texts.add(&note.name, note.kind, &note.desc)),
             }
             texts.add("VMCOREINFO", 0, text_of(own).as_bytes());
-            texts.phys_base = facts.phys_base.unwrap_or(texts.phys_base);
         }
         if let Ok(uts) = kernel.uts() {
             let names = &mut texts.utsname;

@@ -90,13 +90,13 @@ pub(in crate::cli) struct Scrub {
 }
 
 impl Scrub {
-    /// Plans it, takes what is not written at all out of `classes`, and names in `texts` what is erased.
+    /// Plans it where something is wanted, takes what is not written at all out of `classes`, and names in `texts` what is erased.
     ///
     /// # Errors
     /// Where it was interrupted.
     #[expect(clippy::too_many_arguments, reason = "one call, and each is a thing of its own")]
     pub(in crate::cli) fn plan(
-        wanted: &Wanted,
+        wanted: Option<&Wanted>,
         dump: &Dump,
         kernel: &Kernel<'_>,
         classes: &mut Classes,
@@ -104,7 +104,8 @@ impl Scrub {
         shape: &Shape,
         context: &Context,
         progress: &Piece,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Option<Self>, Failure> {
+        let Some(wanted) = wanted else { return Ok(None) };
         let watch = (&context.cancel, progress as &dyn vmcore::progress::Progress);
         let plan = scrub::plan(dump, kernel, classes, wanted, &Limits::default(), watch);
         if context.cancel.is_cancelled() {
@@ -123,7 +124,7 @@ impl Scrub {
         }
         let named = shape.scrubbing.canary.iter().map(|text| Canary::named(text));
         let canaries = named.chain(plan.samples.iter().cloned()).collect();
-        Ok(Self { plan, canaries })
+        Ok(Some(Self { plan, canaries }))
     }
 
     /// Reads back what was written to `path`, which is to be called `name`, and searches it.

@@ -241,13 +241,23 @@ impl<'a> Closure<'a> {
     }
 
     fn modules(&self) {
-        let size = self.description.types.structure("module").map_or(0, Struct::size);
+        let size = self.size("module");
         for module in self.description.symbols.modules() {
             self.touch(module.kaddr(), size);
             for range in module.ranges() {
                 self.touch(KVirtAddr(range.start), range.end.saturating_sub(range.start));
             }
         }
+    }
+
+    /// Bytes of a structure; 0 where the types do not know it.
+    fn size(&self, of: &str) -> u64 {
+        self.description.types.structure(of).map_or(0, Struct::size)
+    }
+
+    /// Where a member is in a structure.
+    fn offset(&self, of: &str, member: &str) -> Option<u64> {
+        self.description.types.structure(of).ok()?.member(member).ok().map(crate::sym::btf::Member::offset)
     }
 
     /// A pointer that is a member of an object.
@@ -261,7 +271,7 @@ impl<'a> Closure<'a> {
     /// Touches what a pointer of an object points at.
     fn follow(&self, of: &str, object: KVirtAddr, member: &str, target: &str) -> Option<KVirtAddr> {
         let at = self.pointer(of, object, member)?;
-        let bytes = self.description.types.structure(target).map_or(0, Struct::size);
+        let bytes = self.size(target);
         self.touch(at, bytes);
         Some(at)
     }
@@ -298,7 +308,7 @@ impl<'a> Closure<'a> {
     }
 
     fn file(&self, file: KVirtAddr) {
-        let bytes = self.description.types.structure("file").map_or(0, Struct::size);
+        let bytes = self.size("file");
         self.touch(file, bytes);
         self.follow("file", file, "f_inode", "inode");
         self.follow("file", file, "f_path.mnt", "vfsmount");

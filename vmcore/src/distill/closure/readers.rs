@@ -7,7 +7,6 @@ use crate::kernel::list;
 use crate::kernel::percpu::PerCpu;
 use crate::kernel::xarray::{self, Entry};
 use crate::mem::PhysicalMemory;
-use crate::sym::btf::Struct;
 
 /// Nodes of memory that a kernel can have (`MAX_NUMNODES` with the largest `CONFIG_NODES_SHIFT`).
 const NODES: u64 = 1024;
@@ -43,10 +42,6 @@ impl Closure<'_> {
                 self.touch(text, 32);
             }
         }
-    }
-
-    fn size(&self, of: &str) -> u64 {
-        self.description.types.structure(of).map_or(0, Struct::size)
     }
 
     /// The table of memory sections: crash reads it whole, to know which memory there is.
@@ -133,14 +128,12 @@ impl Closure<'_> {
 
     /// The inodes of block devices: crash's `kmem -i` counts buffers by them.
     pub(super) fn block_inodes(&self) {
-        let (types, symbols) = (&self.description.types, &self.description.symbols);
+        let symbols = &self.description.symbols;
         let Some(Ok(sb)) = symbols.address("blockdev_superblock").map(|at| self.memory.read_ptr(at)) else {
             return;
         };
-        let offset = |of: &str, member: &str| {
-            types.structure(of).ok()?.member(member).ok().map(crate::sym::btf::Member::offset)
-        };
-        let (Some(head), Some(inside)) = (offset("super_block", "s_inodes"), offset("inode", "i_sb_list"))
+        let (Some(head), Some(inside)) =
+            (self.offset("super_block", "s_inodes"), self.offset("inode", "i_sb_list"))
         else {
             return;
         };
