@@ -38,7 +38,7 @@ pub enum Command {
 pub struct Environment {
     /// `KDT_LAB_CACHE`.
     pub lab_cache: Option<OsString>,
-    /// `KDT_LAB_KDT`: a `kdt` without libraries, for capture kernels.
+    /// `KDT_LAB_KDT`: a small `kdt`, for capture kernels.
     pub lab_kdt: Option<PathBuf>,
     /// `XDG_CACHE_HOME`.
     pub xdg_cache_home: Option<OsString>,

@@ -73,7 +73,7 @@ pub(super) struct Boot<'a> {
     /// A word that the guest writes into its kernel log before it fails.
     pub(super) mark: &'a str,
     pub(super) makedumpfile: &'a Makedumpfile,
-    /// A disk whose content is a cpio archive with a `kdt` that needs no libraries, for the capture kernel.
+    /// A disk whose content is a cpio archive with a `kdt` and its libraries, for the capture kernel.
     pub(super) kdt: Option<&'a Path>,
     /// What its failure needs beyond that.
     pub(super) kit: &'a Kit,

@@ -18,8 +18,8 @@ pub enum LabError {
         /// The Debian package that brings it.
         package: &'static str,
     },
-    /// A capture kernel should collect with `kdt`, and there is none that needs no libraries.
-    #[error("there is no `kdt` for the capture kernel, which has no libraries")]
+    /// A capture kernel should collect with `kdt`, and it is not said which.
+    #[error("there is no `kdt` for the capture kernel")]
     NoKdt,
     /// A Debian package cannot be had.
     #[error("the Debian package `{package}` cannot be had: {why}")]
@@ -107,7 +107,7 @@ impl LabError {
             Self::MissingProgram { package, .. } => {
                 format!("install it with `apt-get install {package}`, or run drills/lab/setup.sh")
             }
-            Self::NoKdt => "build it with `sh drills/lab/static.sh`, and set KDT_LAB_KDT to it".to_owned(),
+            Self::NoKdt => "set KDT_LAB_KDT to one that is small: `sh drills/lab/static.sh OUT` builds it, or `strip -o OUT target/debug/kdt`".to_owned(),
             Self::Package { package, .. } => format!(
                 "run `apt-get update`, then see `apt-cache policy {package}`; drills/lab/setup.sh prepares a machine"
             ),

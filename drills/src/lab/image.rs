@@ -80,19 +80,17 @@ impl Image {
     }
 }
 
-/// A disk whose content is a cpio archive with this `kdt`, and what it is made from, shortened.
+/// A disk whose content is a cpio archive with this `kdt` and its libraries, and what it is made from, shortened.
 ///
 /// # Errors
-/// [`LabError::NoKdt`] where there is none, or where it needs libraries.
+/// [`LabError::NoKdt`] where there is none; those of [`Program::libraries`].
 pub(super) fn kdt_disk(cache: &Cache, kdt: Option<&Path>) -> Result<(PathBuf, String), LabError> {
     let path = kdt.filter(|path| path.is_file()).ok_or(LabError::NoKdt)?;
-    if Program::new(path.to_owned(), "/").loader()?.is_some() {
-        return Err(LabError::NoKdt);
-    }
+    let mut program = Program::new(path.to_owned(), "/");
+    program.name = "kdt".to_owned();
     let key = key(&["kdt", &fingerprint(path)?]);
-    let entry = cache.entry("kits", &key, |dir| {
-        write_archive(&dir.join("disk"), |cpio| add_file(cpio, "kdt", 0o755, path))
-    })?;
+    let entry = cache
+        .entry("kits", &key, |dir| write_archive(&dir.join("disk"), |cpio| add_program(cpio, &program)))?;
     Ok((entry.join("disk"), key))
 }
 
@@ -126,18 +124,7 @@ fn user_space(
     add_bytes(cpio, "init", 0o755, INIT.as_bytes())?;
     add_file(cpio, "bin/busybox", 0o755, busybox)?;
     for program in programs {
-        let home = format!("programs/{}", program.name);
-        cpio.directory(&home, 0o755).map_err(file_error("write", "the initramfs"))?;
-        add_file(cpio, &format!("{home}/{}", program.name), 0o755, &program.path)?;
-        for (name, path) in program.libraries()? {
-            add_file(cpio, &format!("{home}/{name}"), 0o755, &path)?;
-        }
-        let start = match program.loader()? {
-            Some(loader) => format!("/{home}/{loader} --library-path /{home} /{home}/{}", program.name),
-            None => format!("/{home}/{}", program.name),
-        };
-        let script = format!("#!/bin/busybox sh\nexec {start} \"$@\"\n");
-        add_bytes(cpio, &format!("bin/{}", program.name), 0o755, script.as_bytes())?;
+        add_program(cpio, program)?;
     }
     let mut wanted = NEEDED.to_vec();
     wanted.extend(WELCOME.into_iter().filter(|name| tree.has(name)));
@@ -148,6 +135,22 @@ fn user_space(
         order.push_str(".ko\n");
     }
     add_bytes(cpio, "modules/order", 0o644, order.as_bytes())
+}
+
+/// Adds `/programs/NAME` with its libraries, and `/bin/NAME`, which starts it.
+fn add_program(cpio: &mut Cpio, program: &Program) -> Result<(), LabError> {
+    let home = format!("programs/{}", program.name);
+    cpio.directory(&home, 0o755).map_err(file_error("write", "the initramfs"))?;
+    add_file(cpio, &format!("{home}/{}", program.name), 0o755, &program.path)?;
+    for (name, path) in program.libraries()? {
+        add_file(cpio, &format!("{home}/{name}"), 0o755, &path)?;
+    }
+    let start = match program.loader()? {
+        Some(loader) => format!("/{home}/{loader} --library-path /{home} /{home}/{}", program.name),
+        None => format!("/{home}/{}", program.name),
+    };
+    let script = format!("#!/bin/busybox sh\nexec {start} \"$@\"\n");
+    add_bytes(cpio, &format!("bin/{}", program.name), 0o755, script.as_bytes())
 }
 
 pub(super) fn add_bytes(cpio: &mut Cpio, name: &str, permissions: u32, bytes: &[u8]) -> Result<(), LabError> {

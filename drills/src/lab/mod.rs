@@ -62,7 +62,7 @@ const KVM_PATIENCE: Duration = Duration::from_secs(8);
 /// Where the lab works, and to whom it talks.
 pub struct Lab {
     cache: Cache,
-    /// A `kdt` without libraries, for capture kernels.
+    /// The `kdt` for capture kernels.
     kdt: Option<PathBuf>,
     /// Where crashes are kept: the cache, unless a drill wants one of its own.
     crashes: Cache,
@@ -134,7 +134,7 @@ impl Lab {
         Ok(self)
     }
 
-    /// Says which `kdt` collects in capture kernels: one that needs no libraries, as `drills/lab/static.sh` builds it.
+    /// Says which `kdt` collects in capture kernels: a small one, as `drills/lab/static.sh` builds it, or a stripped one.
     #[must_use]
     pub fn collect_with(mut self, kdt: Option<PathBuf>) -> Self {
         self.kdt = kdt;

@@ -178,6 +178,9 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> Exit {
     let context = Context { output: Output::new(settings), cancel: Cancel::from(Arc::clone(&stop)), stop };
     let command = cli.command;
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| command.run(&context)));
+    if let Some(most) = resident_at_most() {
+        tracing::info!("memory: {most} resident at most");
+    }
     match outcome {
         Ok(Ok(exit)) => exit,
         Ok(Err(failure)) => {
@@ -213,7 +216,16 @@ fn stop_on_signals() -> Result<Arc<AtomicBool>, Failure> {
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
             .map_err(|error| Failure::internal(format!("can't catch signal {signal}: {error}")))?;
     }
+    // A file that grows past `ulimit -f` is an error of the write then (EFBIG), as a full disk is, and not the end of the process.
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default())
+        .map_err(|error| Failure::internal(format!("can't catch SIGXFSZ: {error}")))?;
     Ok(flag)
+}
+
+/// The most memory that was resident so far, in the kernel's words: a capture kernel has little of it.
+fn resident_at_most() -> Option<String> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    status.lines().find_map(|line| line.strip_prefix("VmHWM:")).map(|kib| kib.trim().to_owned())
 }
 
 /// The program `name` beside the running `kdt`, else in `PATH`.
