@@ -4,13 +4,17 @@
  *
  *   lab_tasks crowd N      makes N tasks that wait in as many ways as there are, says so, and stays
  *   lab_tasks freeze DIR   freezes the file system there, as fsfreeze does
+ *   lab_tasks secrets MARK ANY   puts hush-WORD-MARK where secrets lie, for one WORD after the other, says so, and stays
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <arpa/inet.h>
+#include <net/if.h>
 #include <limits.h>
 #include <linux/fs.h>
 #include <linux/futex.h>
+#include <linux/keyctl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -24,6 +28,7 @@
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
+#include <sys/mman.h>
 #include <sys/msg.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
@@ -366,11 +371,92 @@ static int freeze(const char *dir)
 	return 0;
 }
 
+static char secret[256];
+
+/* hush-WORD-MARK, the only copy of it in this process. */
+static size_t make(const char *word, const char *mark)
+{
+	return snprintf(secret, sizeof(secret), "hush-%s-%s", word, mark);
+}
+
+static void forget(void)
+{
+	explicit_bzero(secret, sizeof(secret));
+}
+
+static void send_to_itself(int type, const char *word, const char *mark)
+{
+	struct sockaddr_in here = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t size = sizeof(here);
+	const int in = socket(AF_INET, type, 0), out = socket(AF_INET, type, 0);
+
+	if (bind(in, (struct sockaddr *)&here, size) < 0 || getsockname(in, (struct sockaddr *)&here, &size) < 0 ||
+	    (type == SOCK_STREAM && listen(in, 1) < 0) || connect(out, (struct sockaddr *)&here, size) < 0 ||
+	    send(out, secret, make(word, mark), 0) < 0)
+		perror("lab: socket");
+}
+
+static void hide_in_tty(const char *mark)
+{
+	const int master = open("/dev/ptmx", O_RDWR | O_NOCTTY);
+	const int zero = 0;
+	char path[32];
+	unsigned int number = 0;
+
+	if (master < 0 || ioctl(master, TIOCSPTLCK, &zero) < 0 || ioctl(master, TIOCGPTN, &number) < 0) {
+		perror("lab: ptmx");
+		return;
+	}
+	snprintf(path, sizeof(path), "/dev/pts/%u", number);
+	if (open(path, O_RDWR | O_NOCTTY) < 0)
+		perror("lab: pts");
+	/* A password that is typed, and not yet read. */
+	(void)!write(master, secret, make("tty", mark));
+}
+
+static int secrets(const char *mark)
+{
+	struct ifreq loopback = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	int fds[2], fd;
+	char *heap;
+
+	ioctl(socket(AF_INET, SOCK_DGRAM, 0), SIOCSIFFLAGS, &loopback);
+	/* Every one in its own place, for as long as this lives. */
+	(void)!pipe(fds);
+	(void)!write(fds[1], secret, make("pipe", mark));
+	socketpair(AF_UNIX, SOCK_STREAM, 0, fds);
+	(void)!write(fds[1], secret, make("unix", mark));
+	send_to_itself(SOCK_DGRAM, "udp", mark);
+	send_to_itself(SOCK_STREAM, "tcp", mark);
+	if (syscall(SYS_add_key, "user", "lab", secret, make("key", mark), KEY_SPEC_SESSION_KEYRING) < 0)
+		perror("lab: add_key");
+	if (syscall(SYS_add_key, "logon", "lab:logon", secret, make("logon", mark), KEY_SPEC_SESSION_KEYRING) < 0)
+		perror("lab: add_key");
+	/* What is freed keeps its bytes. */
+	socketpair(AF_UNIX, SOCK_DGRAM, 0, fds);
+	(void)!write(fds[1], secret, make("gone", mark));
+	(void)!read(fds[0], secret, sizeof(secret));
+	hide_in_tty(mark);
+	make("name", mark);
+	(void)!chdir("/tmp");
+	fd = open(secret, O_RDWR | O_CREAT, 0600);
+	(void)!write(fd, secret, make("file", mark));
+	forget();
+	heap = malloc(64);
+	snprintf(heap, 64, "hush-%s-%s", "heap", mark);
+	puts("lab: secrets are hidden");
+	fflush(stdout);
+	for (;;)
+		pause();
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 3 && strcmp(argv[1], "crowd") == 0)
 		return crowd(atoi(argv[2]));
 	if (argc == 3 && strcmp(argv[1], "freeze") == 0)
 		return freeze(argv[2]);
+	if (argc == 4 && strcmp(argv[1], "secrets") == 0)
+		return secrets(argv[2]);
 	return 2;
 }

@@ -43,7 +43,7 @@ impl Kit {
             Trigger::Sysrq | Trigger::Oom | Trigger::Nmi => return Ok(Self::default()),
             Trigger::Module(_) | Trigger::Held(_) => ("module", vec![MODULE, MODULE_MAKEFILE]),
             Trigger::Frozen => ("frozen", vec![TASKS]),
-            Trigger::Crowd(_) => ("crowd", vec![TASKS]),
+            Trigger::Crowd(_) | Trigger::Secrets => ("crowd", vec![TASKS]),
         };
         let mut made_of = vec!["kit", kind, &kernel.package.name, &kernel.package.version];
         made_of.extend(sources);

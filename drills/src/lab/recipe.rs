@@ -100,6 +100,8 @@ pub enum Trigger {
     Frozen,
     /// `sysrq-c` with this many tasks, which wait in many ways.
     Crowd(u32),
+    /// `sysrq-c` with secrets that are made from the mark, wherever secrets lie.
+    Secrets,
 }
 
 impl Trigger {
@@ -114,6 +116,7 @@ impl Trigger {
             Self::Held(word) => format!("held,{word}"),
             Self::Frozen => "frozen".to_owned(),
             Self::Crowd(tasks) => format!("crowd,{tasks}"),
+            Self::Secrets => "secrets".to_owned(),
         }
     }
 }

@@ -17,5 +17,6 @@ mod failures;
 mod filter;
 mod frame;
 mod real;
+mod scrub;
 mod similar;
 mod support;

@@ -8,6 +8,7 @@
 mod args;
 mod blanks;
 mod eraser;
+mod files;
 mod keys;
 mod names;
 mod net;
@@ -240,7 +241,7 @@ pub fn plan(
             What::Args => args::erase(&mut eraser, &tasks),
             What::Keys => keys::erase(&mut eraser),
             What::Net => net::erase(&mut eraser),
-            What::Tty => tty::erase(&mut eraser),
+            What::Tty => tty::erase(&mut eraser, &tasks),
             What::Pipes => {
                 pipes::erase(&mut eraser, &tasks);
                 Ok(())

@@ -5,14 +5,13 @@
 use std::collections::BTreeSet;
 
 use super::eraser::Eraser;
+use super::files;
 use crate::addr::KVirtAddr;
+use crate::kernel::list;
 use crate::kernel::task::Tasks;
-use crate::kernel::{file, list};
 
 /// Buffers of one pipe at most: 2^20 pages need root.
 const BUFFERS: u64 = 1 << 20;
-/// Open files of one process that are looked at.
-const FILES: usize = 1 << 20;
 
 pub(super) fn erase(eraser: &mut Eraser<'_, '_>, tasks: &Tasks) {
     let mut pipes = BTreeSet::new();
@@ -50,28 +49,16 @@ fn nameless(eraser: &mut Eraser<'_, '_>, pipes: &mut BTreeSet<KVirtAddr>) -> Res
 }
 
 fn open(eraser: &mut Eraser<'_, '_>, tasks: &Tasks, pipes: &mut BTreeSet<KVirtAddr>) -> Result<(), String> {
-    let source = eraser.source;
-    let reader = file::Reader::new(source.types()).map_err(|why| why.to_string())?;
-    let mut seen = BTreeSet::new();
-    for task in tasks.tasks.iter().filter(|task| task.mm.is_some()) {
-        let walk = reader.of(source.memory, task.kaddr, FILES);
-        if !walk.end.is_complete() {
-            eraser.trouble(&format!("open files of pid {}", task.pid), &walk.end.to_string());
-        }
-        for file in walk.items.into_iter().filter(|file| file.kind.is_none() || file.kind == Some("pipe")) {
-            if file.kaddr.is_null() || !seen.insert(file.kaddr) {
-                continue;
-            }
-            let found = match file.kind {
-                Some(_) => eraser
-                    .member(file.kaddr, "file", &["f_inode"])
-                    .and_then(|inode| eraser.member(KVirtAddr(inode), "inode", &["i_pipe"])),
-                None => Err(file.gap.unwrap_or_else(|| "what it is is not known".into())),
-            };
-            match found.map(KVirtAddr) {
-                Ok(pipe) => pipes.extend((!pipe.is_null()).then_some(pipe)),
-                Err(why) => eraser.trouble(&format!("the open file at {}", file.kaddr), &why),
-            }
+    for file in files::open(eraser, tasks, "pipe")? {
+        let found = match file.kind {
+            Some(_) => eraser
+                .member(file.kaddr, "file", &["f_inode"])
+                .and_then(|inode| eraser.member(KVirtAddr(inode), "inode", &["i_pipe"])),
+            None => Err(files::unknown(&file)),
+        };
+        match found.map(KVirtAddr) {
+            Ok(pipe) => pipes.extend((!pipe.is_null()).then_some(pipe)),
+            Err(why) => eraser.trouble(&format!("the open file at {}", file.kaddr), &why),
         }
     }
     Ok(())

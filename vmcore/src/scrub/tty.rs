@@ -1,12 +1,14 @@
 //! What was typed at terminals and sent to them: flip buffers, `n_tty`'s line, buffers of writes.
 //!
-//! Facts: `include/linux/tty.h`, `include/linux/tty_buffer.h`, `drivers/tty/n_tty.c`, `drivers/tty/tty_buffer.c`.
+//! Facts: `include/linux/tty.h`, `include/linux/tty_buffer.h`, `drivers/tty/pty.c`, `drivers/tty/n_tty.c`, `drivers/tty/tty_buffer.c`.
 
 use std::collections::BTreeSet;
 
 use super::eraser::Eraser;
+use super::files;
 use crate::addr::KVirtAddr;
 use crate::kernel::list;
+use crate::kernel::task::Tasks;
 
 /// Drivers, and terminals of one, at most.
 const DRIVERS: usize = 1024;
@@ -16,7 +18,7 @@ const BUFFERS: usize = 4096;
 /// One flip buffer, and one write, are not larger.
 const BYTES: u64 = 1 << 20;
 
-pub(super) fn erase(eraser: &mut Eraser<'_, '_>) -> Result<(), String> {
+pub(super) fn erase(eraser: &mut Eraser<'_, '_>, tasks: &Tasks) -> Result<(), String> {
     let source = eraser.source;
     let head = source.variables().address("tty_drivers").map_err(|why| why.to_string())?;
     let node = source.slot("tty_driver", &["tty_drivers"])?.offset();
@@ -24,10 +26,28 @@ pub(super) fn erase(eraser: &mut Eraser<'_, '_>) -> Result<(), String> {
     if !walk.end.is_complete() {
         eraser.trouble("drivers of terminals", &walk.end.to_string());
     }
-    let mut ports = BTreeSet::new();
+    let (mut ports, mut open) = (BTreeSet::new(), Vec::new());
     for driver in walk.items.into_iter().filter_map(|at| at.checked_sub(node)) {
-        if let Err(why) = lines(eraser, driver, &mut ports) {
+        if let Err(why) = lines(eraser, driver, &mut ports, &mut open) {
             eraser.trouble(&format!("terminals of the driver at {driver}"), &why);
+        }
+    }
+    // Pseudo terminals are in no driver's table: devpts makes them, and who has one open knows it.
+    if let Err(why) = opened(eraser, tasks, &mut open) {
+        eraser.trouble("pseudo terminals", &why);
+    }
+    let mut seen = BTreeSet::new();
+    while let Some(tty) = open.pop() {
+        if tty.is_null() || !seen.insert(tty) {
+            continue;
+        }
+        // The other end of a pseudo terminal.
+        match eraser.member(tty, "tty_struct", &["link"]) {
+            Ok(link) => open.push(KVirtAddr(link)),
+            Err(why) => eraser.trouble(&format!("the other end of the terminal at {tty}"), &why),
+        }
+        if let Err(why) = terminal(eraser, tty, &mut ports) {
+            eraser.trouble(&format!("the terminal at {tty}"), &why);
         }
     }
     for port in ports {
@@ -39,27 +59,61 @@ pub(super) fn erase(eraser: &mut Eraser<'_, '_>) -> Result<(), String> {
 }
 
 fn lines(
-    eraser: &mut Eraser<'_, '_>,
+    eraser: &Eraser<'_, '_>,
     driver: KVirtAddr,
     ports: &mut BTreeSet<KVirtAddr>,
+    open: &mut Vec<KVirtAddr>,
 ) -> Result<(), String> {
     let of = |name: &str| eraser.member(driver, "tty_driver", &[name]);
     let count = of("num")?;
     if count > LINES {
         return Err(format!("it claims {count} of them"));
     }
-    // Pseudo terminals are on a table of their own up to the limit; a driver may have no table of either.
-    let (open, own) = (KVirtAddr(of("ttys")?), KVirtAddr(of("ports")?));
+    let (ttys, own) = (KVirtAddr(of("ttys")?), KVirtAddr(of("ports")?));
     for number in 0..count {
         if !own.is_null() {
             let port = KVirtAddr(eraser.source.long(own, number)?.cast_unsigned());
             ports.extend((!port.is_null()).then_some(port));
         }
-        if !open.is_null() {
-            let tty = KVirtAddr(eraser.source.long(open, number)?.cast_unsigned());
-            if !tty.is_null() {
-                terminal(eraser, tty, ports)?;
+        if !ttys.is_null() {
+            open.push(KVirtAddr(eraser.source.long(ttys, number)?.cast_unsigned()));
+        }
+    }
+    Ok(())
+}
+
+/// The terminals of open files, and those that control a session.
+fn opened(eraser: &mut Eraser<'_, '_>, tasks: &Tasks, open: &mut Vec<KVirtAddr>) -> Result<(), String> {
+    let variables = eraser.source.variables();
+    let first = variables.address("tty_fops").map_err(|why| why.to_string())?;
+    let others = ["ptmx_fops", "console_fops", "hung_up_tty_fops"].map(|name| variables.address(name).ok());
+    for file in files::open(eraser, tasks, "character device")? {
+        if file.kind.is_none() {
+            eraser.trouble(&format!("the open file at {}", file.kaddr), &files::unknown(&file));
+            continue;
+        }
+        let of = |name: &str| eraser.member(file.kaddr, "file", &[name]).map(KVirtAddr);
+        let found = of("f_op").and_then(|ops| {
+            if ops != first && !others.contains(&Some(ops)) {
+                return Ok(None);
             }
+            let own = of("private_data")?;
+            let back = KVirtAddr(eraser.member(own, "tty_file_private", &["file"])?);
+            if back != file.kaddr {
+                return Err("what it keeps of its terminal is of another file".into());
+            }
+            eraser.member(own, "tty_file_private", &["tty"]).map(|tty| Some(KVirtAddr(tty)))
+        });
+        match found {
+            Ok(tty) => open.extend(tty),
+            Err(why) => eraser.trouble(&format!("the open file at {}", file.kaddr), &why),
+        }
+    }
+    for task in tasks.tasks.iter().filter(|task| task.mm.is_some()) {
+        let signal = eraser.member(task.kaddr, "task_struct", &["signal"]);
+        match signal.and_then(|signal| eraser.member(KVirtAddr(signal), "signal_struct", &["tty"])) {
+            Ok(tty) => open.push(KVirtAddr(tty)),
+            Err(why) => eraser.trouble(&format!("the terminal of pid {}", task.pid), &why),
         }
     }
     Ok(())
