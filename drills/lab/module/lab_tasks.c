@@ -432,15 +432,17 @@ static int secrets(const char *mark)
 		perror("lab: add_key");
 	if (syscall(SYS_add_key, "logon", "lab:logon", secret, make("logon", mark), KEY_SPEC_SESSION_KEYRING) < 0)
 		perror("lab: add_key");
-	/* What is freed keeps its bytes. */
-	socketpair(AF_UNIX, SOCK_DGRAM, 0, fds);
-	(void)!write(fds[1], secret, make("gone", mark));
-	(void)!read(fds[0], secret, sizeof(secret));
 	hide_in_tty(mark);
 	make("name", mark);
 	(void)!chdir("/tmp");
 	fd = open(secret, O_RDWR | O_CREAT, 0600);
 	(void)!write(fd, secret, make("file", mark));
+	/* What is freed keeps its bytes, until somebody takes its place: so several. */
+	socketpair(AF_UNIX, SOCK_DGRAM, 0, fds);
+	for (int i = 0; i < 8; i++)
+		(void)!write(fds[1], secret, make("gone", mark));
+	for (int i = 0; i < 8; i++)
+		(void)!read(fds[0], secret, sizeof(secret));
 	forget();
 	heap = malloc(64);
 	snprintf(heap, 64, "hush-%s-%s", "heap", mark);
