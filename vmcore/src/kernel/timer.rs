@@ -131,7 +131,15 @@ fn wheels(reader: Reader<'_, '_>, found: &mut Timers) -> Result<(), String> {
     let lists = Layout::<TimerList>::new(reader.types).map_err(text)?;
     let chains = reader.types.structure("timer_base").and_then(|s| s.member("vectors")).map_err(text)?;
     let chains = chains.count().unwrap_or_default().min(CHAINS);
-    let count = reader.types.variable("timer_bases").ok().and_then(elements).unwrap_or(1).min(BASES);
+    let typed = reader.types.variable("timer_bases").ok().and_then(elements);
+    // Not every BTF has per-CPU variables (Debian's 5.10 has not): then the room that it has says how many there are.
+    let room = reader.symbols.symbol("timer_bases").and_then(|symbol| symbol.size);
+    let fit = room.and_then(|room| room.checked_div(bases.size())).and_then(|n| u32::try_from(n).ok());
+    let count = typed.or(fit.filter(|n| *n > 0)).map(|n| n.min(BASES));
+    let count = count.unwrap_or_else(|| {
+        note(&mut found.gaps, "the timer wheels", "how many a CPU has is not known, and the first is read");
+        1
+    });
     let start = reader.symbols.address("timer_bases").ok_or("no symbol timer_bases is known")?;
     let inside = reader.offset("timer_list", "entry")?;
     for cpu in &mut found.cpus {
