@@ -186,8 +186,7 @@ impl Page {
     /// As much of it as is known for good at this stage.
     fn verdict_at(&self, report: &Report, stage: Stage) -> String {
         // Who asked for other parts has no verdict to read.
-        let left_out =
-            |skipped: &NotLookedAt| skipped.what == "panic" && skipped.why == LEFT_OUT;
+        let left_out = |skipped: &NotLookedAt| skipped.what == "panic" && skipped.why == LEFT_OUT;
         if report.error.is_none() && report.not_looked_at.iter().any(left_out) {
             return String::new();
         }
