@@ -71,8 +71,8 @@ fn words(how: Ended, findings: &[Finding]) -> String {
         _ => "met a fault of its own".to_owned(),
     };
     for (at, finding) in findings.iter().enumerate() {
-        words.push_str(if at == 0 { ": " } else { " " });
-        words.push_str(&format!("{} {}", finding.code, finding.title));
+        let before = if at == 0 { ": " } else { " " };
+        words.extend([before, finding.code.as_str(), " ", finding.title.as_str()]);
     }
     words
 }

@@ -114,16 +114,17 @@ fn the_dump_s_kernel_is_looked_for_among_the_installed_ones() {
     only(&rpm, "KD-HOST-KERNEL-GONE");
 }
 
+/// The kernel of a package.
+fn package(name: &str) -> Option<Installed<'_>> {
+    let (release, flavour) = rpm_kernel(name)?;
+    let line = Line { file: "", number: 1, text: name };
+    Some(Installed { release: release.to_owned(), version: release.to_owned(), flavour, line })
+}
+
 #[test]
 fn flavours_of_red_hat_and_suse_are_known_by_their_packages() {
     let el9 = "5.14.0-503.el9.x86_64";
-    let of = |name: &str| {
-        let (release, flavour) = super::rpm_kernel(name)?;
-        let (file, text) = ("", name);
-        let line = Line { file, number: 1, text };
-        Some(super::Installed { release: release.to_owned(), version: release.to_owned(), flavour, line })
-    };
-    let is_of = |name: &str, own: &str| of(name).is_some_and(|one| one.is_of(own));
+    let is_of = |name: &str, own: &str| package(name).is_some_and(|one| one.is_of(own));
     for name in ["kernel", "kernel-core", "kernel-debug-core", "kernel-rt-core", "kernel-64k-core"] {
         let plain = !name.contains("debug") && !name.contains("rt") && !name.contains("64k");
         let name = format!("{name}-{el9}");
@@ -139,7 +140,7 @@ fn flavours_of_red_hat_and_suse_are_known_by_their_packages() {
     assert!(is_of("kernel-rt-core-4.18.0-553.rt7.342.el8.x86_64", "4.18.0-553.rt7.342.el8.x86_64"));
     assert!(is_of("kernel-default-5.14.21-150400.24.11.1.x86_64", "5.14.21-150400.24.11-default"));
     for other in ["kernel-headers", "kernel-modules-core", "kernel-tools", "kernel-rt-devel", "kernel-doc"] {
-        assert!(of(&format!("{other}-{el9}")).is_none(), "{other}");
+        assert!(package(&format!("{other}-{el9}")).is_none(), "{other}");
     }
 }
 
