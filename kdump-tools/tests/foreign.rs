@@ -13,6 +13,9 @@
     reason = "helpers of tests"
 )]
 
+#[path = "foreign/subsystems.rs"]
+mod subsystems;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

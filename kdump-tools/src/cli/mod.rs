@@ -10,6 +10,7 @@ pub mod distill;
 pub mod drill;
 pub mod escalate;
 pub mod filter;
+mod followed;
 pub mod gen_docs;
 pub mod info;
 pub mod join;

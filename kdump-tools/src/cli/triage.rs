@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use vmcore::analysis::several;
-use vmcore::analysis::triage::{Options, Section, triage};
+use vmcore::analysis::triage::{Options, Section, triage_followed};
 use vmcore::report::{Completeness, Report, ReportError, Severity};
 
+use super::followed::{Followed, Text};
 use super::opened::Opened;
 use super::{Context, Run, tool};
 use crate::debuginfo::{Servers, Store};
@@ -17,6 +18,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::host::{self, HostBundle};
 use crate::output::color::Painter;
 use crate::output::progress::Whole;
+use crate::output::report::{Look, Pages};
 use crate::output::{file, html, human, json, report};
 
 /// Analyse dumps: what the kernel died of, what is in the dump and what is not
@@ -135,12 +137,15 @@ impl Run for Args {
             ));
         }
         let store = self.debuginfo.store(context);
-        let mut done = analyse_with(context, &found.sets, &self.only, self.jobs, &store)?;
-        if let Some(bundle) = &bundle {
-            for done in &mut done {
-                host::join(&mut done.report, bundle);
-            }
-        }
+        let look = self.look(context);
+        // A text for a person goes out as it grows; a document, and what goes to a file, is whole or not there.
+        let text = (self.format == ReportFormat::Human && self.output.is_none()).then(|| Text {
+            pages: Pages::new(found.sets.len(), report::rule(look), |piece| context.output.answer(piece)),
+            only: &self.only,
+            look,
+        });
+        let told = Told { text: text.as_ref(), bundle: bundle.as_ref() };
+        let done = analyse_told(context, &found.sets, &self.only, self.jobs, &store, told)?;
         for note in store.take_notes() {
             context.output.warn(&note);
         }
@@ -149,7 +154,14 @@ impl Run for Args {
         }
         let sources: Vec<&Path> =
             found.sets.iter().flat_map(|set| &set.paths).map(PathBuf::as_path).collect();
-        self.print(context, &done, &sources)?;
+        match text {
+            Some(text) => {
+                text.pages.end()?;
+                let reports: Vec<&Report> = done.iter().map(|done| &done.report).collect();
+                context.output.answer(&report::summary(&reports, look))?;
+            }
+            None => self.print(context, &done, look, &sources)?,
+        }
         for failure in done.iter().filter_map(|done| done.failure.as_ref()) {
             context.output.failure(failure);
         }
@@ -182,6 +194,24 @@ pub fn analyse_with(
     jobs: Option<usize>,
     store: &Arc<Store>,
 ) -> Result<Vec<Triaged>, Failure> {
+    analyse_told(context, sets, only, jobs, store, Told::default())
+}
+
+/// Who is told of reports as they come, and what is compared with each.
+#[derive(Clone, Copy, Default)]
+struct Told<'a> {
+    text: Option<&'a Text<'a>>,
+    bundle: Option<&'a HostBundle>,
+}
+
+fn analyse_told(
+    context: &Context,
+    sets: &[DumpSet],
+    only: &[Section],
+    jobs: Option<usize>,
+    store: &Arc<Store>,
+    told: Told<'_>,
+) -> Result<Vec<Triaged>, Failure> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(jobs.unwrap_or(0))
         .build()
@@ -189,11 +219,23 @@ pub fn analyse_with(
     let whole = context.output.display().whole("dumps", sets.len());
     let mut done: Vec<Triaged> = pool.install(|| {
         sets.par_iter()
-            .map(|set| {
-                let one = AssertUnwindSafe(|| analyse_one(context, set, only, &whole, store));
+            .enumerate()
+            .map(|(number, set)| {
+                let one = AssertUnwindSafe(|| {
+                    // Many dumps have a line each, one has a line for each of its parts.
+                    let live = (sets.len() == 1).then(|| context.output.display().live()).flatten();
+                    let follow = Followed { number, text: told.text, live };
+                    analyse_one(context, set, only, &whole, store, &follow)
+                });
                 let bug =
                     |_| unusable(set, Failure::internal(format!("kdt ran into a bug with {}", set.name())));
-                let done = panic::catch_unwind(one).unwrap_or_else(bug);
+                let mut done = panic::catch_unwind(one).unwrap_or_else(bug);
+                if let Some(bundle) = told.bundle {
+                    host::join(&mut done.report, bundle);
+                }
+                if let Some(text) = told.text.filter(|_| !context.cancel.is_cancelled()) {
+                    text.is_whole(number, &done.report);
+                }
                 whole.done();
                 done
             })
@@ -209,6 +251,7 @@ fn analyse_one(
     only: &[Section],
     whole: &Whole<'_>,
     store: &Arc<Store>,
+    follow: &Followed<'_>,
 ) -> Triaged {
     if context.cancel.is_cancelled() {
         return unusable(set, Failure::interrupted());
@@ -223,7 +266,7 @@ fn analyse_one(
             let mut options = Options::new(&tool().name, &tool().version);
             options.only = only.to_vec();
             options.debuginfo = Some(Arc::<Store>::clone(store));
-            let report = triage(&opened.subject(), &options, &progress, &context.cancel);
+            let report = triage_followed(&opened.subject(), &options, &progress, follow, &context.cancel);
             Triaged { report, failure: None }
         }
     }
@@ -256,19 +299,25 @@ pub(super) fn tell_skipped(context: &Context, skipped: &[Skipped]) {
 }
 
 impl Args {
-    fn print(&self, context: &Context, done: &[Triaged], sources: &[&Path]) -> Result<(), Failure> {
+    fn look(&self, context: &Context) -> Look {
+        let painter = if self.output.is_some() { Painter::default() } else { context.output.painter() };
+        let by_hand = context.output.settings().verbose > 0;
+        Look { width: context.output.width(), painter, by_hand }
+    }
+
+    fn print(
+        &self,
+        context: &Context,
+        done: &[Triaged],
+        look: Look,
+        sources: &[&Path],
+    ) -> Result<(), Failure> {
         let reports: Vec<&Report> = done.iter().map(|done| &done.report).collect();
         let text = match (self.format, reports.as_slice()) {
             (ReportFormat::Json, [report]) => json::text(report)?,
             (ReportFormat::Json, reports) => json::text(&reports)?,
             (ReportFormat::Html, reports) => html::page(reports),
-            (ReportFormat::Human, reports) => {
-                let painter =
-                    if self.output.is_some() { Painter::default() } else { context.output.painter() };
-                let by_hand = context.output.settings().verbose > 0;
-                let look = report::Look { width: context.output.width(), painter, by_hand };
-                report::pages(reports, &self.only, look)
-            }
+            (ReportFormat::Human, reports) => report::pages(reports, &self.only, look),
         };
         match &self.output {
             Some(path) => file::write(path, &text, sources),

@@ -214,7 +214,37 @@ fn collector(report: &mut Report, bundle: &HostBundle) {
 struct Installed<'a> {
     release: String,
     version: String,
+    /// Kernels of two flavours are not newer or older than each other.
+    flavour: String,
     line: Line<'a>,
+}
+
+impl Installed<'_> {
+    /// True where a kernel that calls itself so is out of this package.
+    fn is_of(&self, own: &str) -> bool {
+        // Red Hat's flavours stand behind the package's release, `5.14.0-503.el9.x86_64+rt`; SUSE's stand for the end of it.
+        let flavour = own.strip_prefix(&self.release).and_then(|rest| rest.strip_prefix('+'));
+        let suse = own.strip_suffix("-default").and_then(|base| self.release.strip_prefix(base));
+        own == self.release
+            || flavour.is_some_and(|own| !self.flavour.is_empty() && own.starts_with(&self.flavour))
+            || suse.is_some_and(|rest| self.flavour == "default" && rest.starts_with('.'))
+    }
+}
+
+/// What stands between `kernel-` and the version in an RPM's name.
+const RPM_WORDS: [&str; 8] = ["core", "default", "rt", "debug", "64k", "uek", "ml", "lt"];
+
+/// The release and the flavour of a kernel's RPM; `None` for one of its headers, modules and tools.
+fn rpm_kernel(name: &str) -> Option<(&str, String)> {
+    let mut rest = name.strip_prefix("kernel-")?;
+    let mut flavour = Vec::new();
+    while let Some((word, after)) = rest.split_once('-').filter(|(word, _)| RPM_WORDS.contains(word)) {
+        if word != "core" {
+            flavour.push(word);
+        }
+        rest = after;
+    }
+    rest.starts_with(|c: char| c.is_ascii_digit()).then(|| (rest, flavour.join("-")))
 }
 
 /// `None` where the bundle has no list of packages.
@@ -233,27 +263,24 @@ fn installed(bundle: &HostBundle) -> Option<Vec<Installed<'_>>> {
                 continue;
             };
             if state.starts_with("ii") && !release.ends_with("-dbg") && !release.ends_with("-dbgsym") {
-                all.push(Installed { release: release.to_owned(), version: (*version).to_owned(), line });
+                let (release, flavour) = (release.to_owned(), flavour(release));
+                all.push(Installed { release, version: (*version).to_owned(), flavour, line });
             }
         }
         return Some(all);
     }
     for line in bundle.lines(RPM)? {
         let Some(name) = line.text.split_whitespace().next() else { continue };
-        let release = name
-            .strip_prefix("kernel-core-")
-            .or_else(|| name.strip_prefix("kernel-default-"))
-            .or_else(|| name.strip_prefix("kernel-"));
-        if let Some(release) = release.filter(|name| name.starts_with(|c: char| c.is_ascii_digit()))
-            && !all.iter().any(|one: &Installed<'_>| one.release == release)
-        {
-            all.push(Installed { release: release.to_owned(), version: release.to_owned(), line });
+        let Some((release, flavour)) = rpm_kernel(name) else { continue };
+        if !all.iter().any(|one: &Installed<'_>| one.release == release && one.flavour == flavour) {
+            let (release, version) = (release.to_owned(), release.to_owned());
+            all.push(Installed { release, version, flavour, line });
         }
     }
     Some(all)
 }
 
-/// What follows the version in a release: `cloud-amd64`. Kernels of two flavours are not newer or older than each other.
+/// What follows the version in Debian's releases: `cloud-amd64`.
 fn flavour(release: &str) -> String {
     let words = release.split('-').filter(|word| word.starts_with(|c: char| c.is_ascii_alphabetic()));
     words.collect::<Vec<_>>().join("-")
@@ -290,8 +317,9 @@ fn kernels(report: &mut Report, bundle: &HostBundle) {
         report.skip("host bundle: installed kernels", "its list of packages names no kernel");
         return;
     }
-    let is_own = |one: &&Installed<'_>| one.release == own;
-    let Some(here) = all.iter().find(is_own) else {
+    // Packages of two flavours can have one release: the plain one goes first.
+    let plain = all.iter().find(|one| one.flavour.is_empty() && one.is_of(&own));
+    let Some(here) = plain.or_else(|| all.iter().find(|one| one.is_of(&own))) else {
         let names: Vec<&str> = all.iter().map(|one| one.release.as_str()).take(NAMED).collect();
         report.findings.push(
             Finding::new(
@@ -305,10 +333,9 @@ fn kernels(report: &mut Report, bundle: &HostBundle) {
         );
         return;
     };
-    let family = flavour(&own);
     let newest = all
         .iter()
-        .filter(|one| flavour(&one.release) == family)
+        .filter(|one| one.flavour == here.flavour)
         .max_by(|a, b| newer(&a.version, &b.version).then_with(|| newer(&a.release, &b.release)));
     if let Some(newest) = newest.filter(|newest| newer(&newest.version, &here.version) == Ordering::Greater) {
         report.findings.push(

@@ -114,6 +114,36 @@ fn the_dump_s_kernel_is_looked_for_among_the_installed_ones() {
     only(&rpm, "KD-HOST-KERNEL-GONE");
 }
 
+/// The kernel of a package.
+fn package(name: &str) -> Option<Installed<'_>> {
+    let (release, flavour) = rpm_kernel(name)?;
+    let line = Line { file: "", number: 1, text: name };
+    Some(Installed { release: release.to_owned(), version: release.to_owned(), flavour, line })
+}
+
+#[test]
+fn flavours_of_red_hat_and_suse_are_known_by_their_packages() {
+    let el9 = "5.14.0-503.el9.x86_64";
+    let is_of = |name: &str, own: &str| package(name).is_some_and(|one| one.is_of(own));
+    for name in ["kernel", "kernel-core", "kernel-debug-core", "kernel-rt-core", "kernel-64k-core"] {
+        let plain = !name.contains("debug") && !name.contains("rt") && !name.contains("64k");
+        let name = format!("{name}-{el9}");
+        assert!(!plain || is_of(&name, el9), "{name}");
+        for flavour in ["debug", "rt", "64k"] {
+            assert_eq!(
+                is_of(&name, &format!("{el9}+{flavour}")),
+                name.contains(flavour),
+                "{name} +{flavour}"
+            );
+        }
+    }
+    assert!(is_of("kernel-rt-core-4.18.0-553.rt7.342.el8.x86_64", "4.18.0-553.rt7.342.el8.x86_64"));
+    assert!(is_of("kernel-default-5.14.21-150400.24.11.1.x86_64", "5.14.21-150400.24.11-default"));
+    for other in ["kernel-headers", "kernel-modules-core", "kernel-tools", "kernel-rt-devel", "kernel-doc"] {
+        assert!(package(&format!("{other}-{el9}")).is_none(), "{other}");
+    }
+}
+
 #[test]
 fn another_running_kernel_is_told() {
     only(&joined(&[("proc/sys/kernel/osrelease", "6.1.0-10-amd64\n")]), "KD-HOST-KERNEL-CHANGED");

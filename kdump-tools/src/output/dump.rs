@@ -145,7 +145,8 @@ fn when(kernel: &KernelInfo) -> Vec<String> {
 }
 
 /// `6.1.0-56-cloud-amd64 on host7 (x86_64, 2 CPUs, 255.5 MiB of RAM)`.
-fn who(kernel: &KernelInfo) -> String {
+#[must_use]
+pub fn who(kernel: &KernelInfo) -> String {
     let mut who =
         kernel.release.as_deref().map_or_else(|| "release not known".into(), |r| escape(r).into_owned());
     if let Some(node) = kernel.nodename.as_deref() {

@@ -3,10 +3,10 @@
 //! - [`Output`]: the two streams, whether they take colours, and the progress display that must not be torn.
 //! - [`human`]: words for people, such as counts of pages; [`json`]: documents for programs; [`table`]: columns.
 //! - [`dump`], [`info`], [`mod@check`], [`report`]: a dump and its triage, for a person.
-//! - [`dump`], [`info`], [`report`]: a dump and its triage, for a person.
 //! - [`mod@html`]: the same triage as one file for a browser.
 //! - [`progress`]: one display for many pieces of work, on a terminal; and lines for a console.
 //! - [`mod@escape`]: what came from a dump or a file name does nothing to a terminal.
+//! - [`live`]: a line for each part of a work, while it runs.
 //! - [`log`]: what the libraries trace, for `-v`.
 //! - [`mod@file`]: an answer that goes to a file gets its name only when it is whole.
 //!
@@ -21,6 +21,7 @@ pub mod html;
 pub mod human;
 pub mod info;
 pub mod json;
+pub mod live;
 pub mod log;
 pub mod progress;
 pub mod report;

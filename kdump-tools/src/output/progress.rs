@@ -10,10 +10,11 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vmcore::progress::Progress;
 
 use super::escape::escape;
+use super::live::Live;
 use crate::size::Size;
 
 /// Work that is done sooner shows nothing: a bar that only flashes tells nobody anything.
-const PATIENCE: Duration = Duration::from_millis(300);
+pub(super) const PATIENCE: Duration = Duration::from_millis(300);
 /// How often a line is printed where there are no bars: a serial console has 11 KiB/s.
 const LINE: Duration = Duration::from_secs(5);
 
@@ -41,6 +42,12 @@ impl Display {
     /// Takes the bars away while `print` writes, and puts them back.
     pub fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
         if self.visible { self.bars.suspend(print) } else { print() }
+    }
+
+    /// A line for each part of one piece of work; `None` where nothing is drawn.
+    #[must_use]
+    pub fn live(&self) -> Option<Live> {
+        self.visible.then(|| Live::new(self.bars.clone()))
     }
 
     /// A line for the whole, which consists of `total` pieces: «dumps».
@@ -231,7 +238,7 @@ pub(super) fn shorten(name: &str, width: usize) -> String {
     format!("…{tail}")
 }
 
-fn style(template: &str) -> ProgressStyle {
+pub(super) fn style(template: &str) -> ProgressStyle {
     // The templates stand in this file and are right; a wrong one would only lose the bar.
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -289,6 +296,7 @@ mod tests {
             "[{elapsed}] {bar:30} {pos} of {len} {msg}",
             "  {spinner} {prefix} {msg}",
             "  {spinner} {prefix} {msg} {bar:16} {percent:>3} %",
+            "  {prefix:11} {wide_msg}",
         ] {
             assert!(ProgressStyle::with_template(template).is_ok(), "{template}");
         }

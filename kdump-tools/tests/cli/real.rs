@@ -65,3 +65,19 @@ fn the_document_is_the_one_that_was_looked_at() {
         panic!("it is another one: look at diff {} {}", snapshot.display(), found.display());
     }
 }
+
+#[test]
+fn what_goes_out_while_the_analyses_run_is_what_a_file_gets_at_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (dump, same) = (data("panic-6.1.kdump"), folder.path().join("same.kdump"));
+    fs::copy(&dump, &same).unwrap();
+    for (number, dumps) in [vec![&dump], vec![&dump, &same]].into_iter().enumerate() {
+        let file = folder.path().join(number.to_string());
+        let words = || ["triage".as_ref()].into_iter().chain(dumps.iter().map(|dump| dump.as_os_str()));
+        let told = run(words());
+        let kept = run(words().chain(["-o".as_ref(), file.as_os_str()]));
+        assert_eq!((told.code, kept.code, kept.stdout.as_str()), (0, 0, ""));
+        assert!(told.stdout.starts_with("PANIC"), "{}", told.stdout);
+        assert_eq!(told.stdout, fs::read_to_string(file).unwrap());
+    }
+}

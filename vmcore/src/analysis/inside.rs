@@ -1,7 +1,8 @@
 //! What the kernel's own structures tell: its machine, modules, tasks, CPUs and their stacks.
 
 use super::cpus::Registers;
-use super::parts::{self, Context};
+use super::follow::Stage;
+use super::parts::{Context, Runner};
 use super::subject::Subject;
 use super::triage::{LEFT_OUT, Options, Section, Steps};
 use super::{cpus, machine, modules, stacks, tasks};
@@ -12,7 +13,6 @@ use crate::kernel::percpu::PerCpu;
 use crate::kernel::printk::KernelLog;
 use crate::kernel::task::Tasks;
 use crate::kernel::{Gap, Kernel, module, task};
-use crate::progress::{Cancel, Progress};
 use crate::report::{Confidence, Finding, Report, Severity};
 use crate::sym::btf::BtfSource;
 use crate::unwind::{Method, Unwinder};
@@ -24,8 +24,7 @@ pub(super) struct Inside<'a> {
     pub(super) description: &'a Description,
     pub(super) log: Option<&'a KernelLog>,
     pub(super) options: &'a Options,
-    pub(super) progress: &'a dyn Progress,
-    pub(super) cancel: &'a Cancel,
+    pub(super) runner: Runner<'a>,
 }
 
 impl Inside<'_> {
@@ -79,7 +78,10 @@ impl Inside<'_> {
         self.fill_tasks(report, &tasks, &unwinder);
         steps.done("stacks");
 
-        let context = Context {
+        self.runner.follow.reached(Stage::Tasks, report);
+
+        let blank = Report::empty("", "", "");
+        let shared = Context {
             subject: self.subject,
             kernel: self.kernel,
             memory,
@@ -88,11 +90,14 @@ impl Inside<'_> {
             tasks: &tasks,
             unwinder: &unwinder,
             log: self.log,
-            report,
+            report: &blank,
             limits,
         };
-        let found = parts::run(&context, self.options, self.progress, self.cancel, steps);
-        parts::fill(report, found);
+        let what_happened = self.runner.first(&Context { report, ..shared });
+        what_happened.put_into(report, steps);
+        self.runner.follow.reached(Stage::Scene, report);
+        let others = self.runner.others(&Context { report, ..shared });
+        others.put_into(report, steps);
         steps.done("analyses");
     }
 

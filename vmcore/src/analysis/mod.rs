@@ -6,6 +6,7 @@ pub mod budget;
 mod cgroups;
 pub mod completeness;
 mod cpus;
+pub mod follow;
 pub mod identity;
 mod inside;
 mod ipi;

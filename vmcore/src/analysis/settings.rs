@@ -74,6 +74,7 @@ fn findings(settings: &Settings) -> Vec<Finding> {
         all.push(
             finding
                 .next("Set crashkernel= and load a capture kernel, unless the host dumps its guests.")
+                .next("RHEL 9 and 10: kdumpctl reset-crashkernel --kernel=ALL (RHEL 8: grubby --update-kernel=ALL --args=crashkernel=auto), systemctl enable kdump, reboot; kdumpctl status tells. Debian, Ubuntu: apt install kdump-tools, reboot; kdump-config show tells.")
                 .by_hand_crash("p kexec_crash_image")
                 .by_hand_drgn("prog[\"kexec_crash_image\"]"),
         );
@@ -84,7 +85,7 @@ fn findings(settings: &Settings) -> Vec<Finding> {
         all.push(
             Finding::new("KD-SETTINGS-OOPS-GOES-ON", Severity::Info, Confidence::Certain, title)
                 .because("kernel.panic_on_oops is 0, and a capture kernel is loaded")
-                .next("Set kernel.panic_on_oops = 1 where a dump of the first trouble is wanted.")
+                .next("Set kernel.panic_on_oops = 1 where a dump of the first trouble is wanted: in a file of /etc/sysctl.d, then sysctl --system.")
                 .by_hand_crash("p panic_on_oops")
                 .by_hand_drgn("prog[\"panic_on_oops\"]"),
         );

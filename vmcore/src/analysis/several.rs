@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::report::{Confidence, Finding, Report, Severity};
 
+/// The code of the finding that several dumps are of the same crash.
+pub const SAME_CRASH: &str = "KD-SAME-CRASH";
 /// Dumps that a finding names.
 const NAMED: usize = 12;
 
@@ -62,7 +64,7 @@ fn same_crash(hash: &str, reports: &[&Report]) -> Option<Finding> {
         _ => Confidence::Hint,
     };
     let title = format!("It is the same crash in {count} of the dumps, {place}.");
-    let mut finding = Finding::new("KD-SAME-CRASH", Severity::Info, confidence, title)
+    let mut finding = Finding::new(SAME_CRASH, Severity::Info, confidence, title)
         .because(format!("the signature of each is {hash}"));
     for report in reports.iter().take(NAMED) {
         finding = finding.because(format!(

@@ -128,6 +128,7 @@ fn overdue(cpus: &[CpuTimers], after_panic_s: Option<f64>) -> Option<Finding> {
         format!("{whose} overdue by more than {OVERDUE:.0} s: they handled no timer interrupt for so long.");
     let mut finding = Finding::new("KD-TIMER-OVERDUE", Severity::Warning, Confidence::Hint, title);
     for (cpu, by) in all {
+        finding = finding.by_hand_crash(format!("timer -C {cpu}"));
         finding = finding.by_hand_crash(format!("timer -r -C {cpu}"));
         finding = finding.by_hand_drgn(format!("per_cpu(prog[\"timer_bases\"], {cpu})[0].clk"));
         finding = finding.because(format!("the next timer of CPU {cpu} should have come {by:.1} s earlier"));

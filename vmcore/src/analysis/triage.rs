@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
+use super::follow::{Alone, Follow, Stage};
 use super::inside::Inside;
+use super::parts::Runner;
 use super::subject::Subject;
 use super::{completeness, cpus, identity, log, panic, signature, source_lines, taint, verdict};
 use crate::kernel::describe::Description;
@@ -162,6 +164,18 @@ impl Options {
 /// Analyses one dump. It never fails: what can't be had is told in the report.
 #[must_use]
 pub fn triage(subject: &Subject<'_>, options: &Options, progress: &dyn Progress, cancel: &Cancel) -> Report {
+    triage_followed(subject, options, progress, &Alone, cancel)
+}
+
+/// The same, and `follow` is told of each part as it is done. The report that is whole is the same whoever follows.
+#[must_use]
+pub fn triage_followed(
+    subject: &Subject<'_>,
+    options: &Options,
+    progress: &dyn Progress,
+    follow: &dyn Follow,
+    cancel: &Cancel,
+) -> Report {
     let start = Instant::now();
     let mut report = Report::empty(&options.tool, &options.version, &subject.dump.path);
     report.dump = subject.dump.clone();
@@ -183,25 +197,29 @@ pub fn triage(subject: &Subject<'_>, options: &Options, progress: &dyn Progress,
     let needs_structures = Section::ALL.iter().any(|part| *part != Section::Log && options.wants(*part));
     let finder = options.debuginfo.as_deref();
     let (logged, description) = rayon::join(
-        || kernel.log(&options.limits),
+        || {
+            let logged = kernel.log(&options.limits);
+            fill_log(&mut report, &logged, options);
+            fill_panic(&mut report, &kernel, &logged, options);
+            fill_kernel(&mut report, subject, &kernel, &logged, options);
+            // The log is there long before all names and types are.
+            follow.reached(Stage::Log, &report);
+            logged
+        },
         || {
             let (memory, info) = (kernel.memory(), kernel.vmcoreinfo());
             needs_structures.then(|| Description::load_with(memory, info, &options.limits, finder))
         },
     );
     report.symbols = identity::symbols(&kernel, description.as_ref());
-    fill_log(&mut report, &logged, options);
     steps.done("log, symbols and types");
-
-    fill_panic(&mut report, &kernel, &logged, options);
-    fill_kernel(&mut report, subject, &kernel, &logged, options);
-    steps.done("panic");
 
     match &description {
         Some(description) => {
             progress.step("read the kernel's own structures", None);
             let log = logged.as_ref().ok();
-            let inside = Inside { subject, kernel: &kernel, description, log, options, progress, cancel };
+            let runner = Runner { options, progress, follow, cancel };
+            let inside = Inside { subject, kernel: &kernel, description, log, options, runner };
             inside.fill(&mut report, &mut steps);
             source_lines::fill(&mut report, description, finder, kernel.vmcoreinfo().release());
             steps.done("source lines");
@@ -226,7 +244,7 @@ pub(super) struct Steps {
 }
 
 impl Steps {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { started: Instant::now(), times: Vec::new() }
     }
 

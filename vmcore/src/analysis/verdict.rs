@@ -106,12 +106,12 @@ fn meaning(kind: PanicKind) -> Meaning {
         PanicKind::Mce => (
             "KD-PANIC-MCE",
             "The hardware reported an error that it could not correct.",
-            "Look at the machine-check lines of the log, at rasdaemon of that host, and at the BMC's event log.",
+            "Look at the machine-check lines of the log, at rasdaemon of that host (ras-mc-ctl --errors), and at the BMC's event log (ipmitool sel elist).",
         ),
         PanicKind::Nmi => (
             "KD-PANIC-NMI",
             "A non-maskable interrupt ended the kernel.",
-            "Ask whether somebody pressed the BMC's NMI button; otherwise look at the BMC's event log.",
+            "Ask whether somebody pressed the BMC's NMI button; otherwise look at the BMC's event log (ipmitool sel elist).",
         ),
         PanicKind::Other => (
             "KD-PANIC-OTHER",

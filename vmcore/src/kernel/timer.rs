@@ -131,7 +131,13 @@ fn wheels(reader: Reader<'_, '_>, found: &mut Timers) -> Result<(), String> {
     let lists = Layout::<TimerList>::new(reader.types).map_err(text)?;
     let chains = reader.types.structure("timer_base").and_then(|s| s.member("vectors")).map_err(text)?;
     let chains = chains.count().unwrap_or_default().min(CHAINS);
-    let count = reader.types.variable("timer_bases").ok().and_then(elements).unwrap_or(1).min(BASES);
+    let typed = reader.types.variable("timer_bases").ok().and_then(elements);
+    let room = reader.symbols.symbol("timer_bases").and_then(|symbol| symbol.size);
+    let count = how_many(typed, room, bases.size());
+    let count = count.unwrap_or_else(|| {
+        note(&mut found.gaps, "the timer wheels", "how many a CPU has is not known, and the first is read");
+        1
+    });
     let start = reader.symbols.address("timer_bases").ok_or("no symbol timer_bases is known")?;
     let inside = reader.offset("timer_list", "entry")?;
     for cpu in &mut found.cpus {
@@ -174,6 +180,13 @@ fn wheels(reader: Reader<'_, '_>, found: &mut Timers) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// How many wheels a CPU has: by the variable's type, else by the room that it has. Not every BTF has per-CPU variables: Debian's of
+/// 5.10 has none.
+fn how_many(typed: Option<u32>, room: Option<u64>, size: u64) -> Option<u32> {
+    let fit = room.and_then(|room| room.checked_div(size)).and_then(|n| u32::try_from(n).ok());
+    typed.or(fit.filter(|n| *n > 0)).map(|n| n.min(BASES))
 }
 
 fn high(reader: Reader<'_, '_>, found: &mut Timers) -> Result<(), String> {
@@ -223,4 +236,22 @@ fn high(reader: Reader<'_, '_>, found: &mut Timers) -> Result<(), String> {
 /// Elements of an array.
 fn elements(ty: Type<'_>) -> Option<u32> {
     ty.resolve().ok()?.array().ok()?.map(|(_, count)| count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::how_many;
+
+    #[test]
+    fn the_room_of_the_variable_tells_how_many_wheels_there_are_where_no_type_does() {
+        // 5.10: two wheels of 4736 bytes, and no type.
+        assert_eq!(how_many(None, Some(0x2500), 4736), Some(2));
+        assert_eq!(how_many(None, Some(0x2500 + 64), 4736), Some(2), "padding is no wheel");
+        assert_eq!(how_many(Some(3), Some(0x2500), 4736), Some(3));
+        assert_eq!(how_many(None, Some(8), 4736), None);
+        assert_eq!(how_many(None, None, 4736), None);
+        assert_eq!(how_many(None, Some(u64::MAX), 1), None);
+        assert_eq!(how_many(Some(u32::MAX), None, 4736), Some(16));
+        assert_eq!(how_many(None, Some(1), 0), None);
+    }
 }

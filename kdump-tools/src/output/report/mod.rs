@@ -7,13 +7,17 @@ mod frames;
 mod io;
 mod memory;
 mod modules;
+mod pages;
 mod tasks;
 
 pub(super) use fault::operand_words;
+pub use pages::Pages;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use vmcore::analysis::follow::Stage;
+use vmcore::analysis::several::SAME_CRASH;
 use vmcore::analysis::triage::{LEFT_OUT, Section};
 use vmcore::report::{Cpu, Finding, LogLine, NotLookedAt, Panic, Report, Severity, TaskRef};
 
@@ -55,11 +59,8 @@ const NOTEWORTHY: &[Severity] = &[Severity::Critical, Severity::Error, Severity:
 #[must_use]
 pub fn text(report: &Report, only: &[Section], look: Look) -> String {
     let Look { width, painter, .. } = look;
-    let page = Page { width, painter, by_hand: look.by_hand };
-    // Who asked for other parts has no verdict to read.
-    let left_out =
-        report.not_looked_at.iter().any(|skipped| skipped.what == "panic" && skipped.why == LEFT_OUT);
-    let mut out = if left_out && report.error.is_none() { String::new() } else { page.verdict(report) };
+    let page = Page::new(look);
+    let mut out = page.verdict(report);
     if let Some(error) = &report.error {
         let _ = writeln!(out, "hint: {}", escape(&error.hint));
         return out;
@@ -100,29 +101,49 @@ pub fn text(report: &Report, only: &[Section], look: Look) -> String {
     out
 }
 
+/// What [`text`] begins with, as far as a report that has come to this stage can tell it.
+#[must_use]
+pub fn beginning(report: &Report, stage: Stage, look: Look) -> String {
+    Page::new(look).verdict_at(report, stage)
+}
+
+/// What stands between the pages of two dumps.
+#[must_use]
+pub fn rule(look: Look) -> String {
+    format!("\n{}\n\n", "-".repeat(look.width))
+}
+
 /// All reports, each on its page, and a summary behind them where there are several.
 #[must_use]
 pub fn pages(reports: &[&Report], only: &[Section], look: Look) -> String {
-    let Look { width, painter, .. } = look;
     let pages: Vec<String> = reports.iter().map(|report| text(report, only, look)).collect();
-    let rule = "-".repeat(width);
-    let mut out = pages.join(&format!("\n{rule}\n\n"));
-    if reports.len() > 1 {
-        let unusable = reports.iter().filter(|report| report.error.is_some()).count();
-        let _ = write!(
-            out,
-            "\n{rule}\n\n{}\n",
-            painter.paint(Style::Strong, &summary_head(reports.len(), unusable))
-        );
-        for report in reports {
-            let name = shorten(&escape(&report.dump.path), NAME);
-            let _ = writeln!(
-                out,
-                "  {}",
-                cut(&format!("{name:NAME$}  {}", verdict_in_short(report)), width.saturating_sub(2).max(20))
-            );
+    pages.join(&rule(look)) + &summary(reports, look)
+}
+
+/// What stands behind the pages of several dumps: each on a line, and what they tell together.
+#[must_use]
+pub fn summary(reports: &[&Report], look: Look) -> String {
+    let Look { width, painter, .. } = look;
+    if reports.len() < 2 {
+        return String::new();
+    }
+    let unusable = reports.iter().filter(|report| report.error.is_some()).count();
+    let head = painter.paint(Style::Strong, &summary_head(reports.len(), unusable));
+    let mut out = format!("{}{head}\n", rule(look));
+    for report in reports {
+        let name = shorten(&escape(&report.dump.path), NAME);
+        let line = format!("{name:NAME$}  {}", verdict_in_short(report));
+        let _ = writeln!(out, "  {}", cut(&line, width.saturating_sub(2).max(20)));
+    }
+    // Each of them has it, and it is said once.
+    let mut together: Vec<Finding> = Vec::new();
+    for finding in reports.iter().flat_map(|report| &report.findings) {
+        if finding.code == SAME_CRASH && !together.contains(finding) {
+            together.push(finding.clone());
         }
     }
+    let all = [NOTEWORTHY, &[Severity::Info]].concat();
+    out.push_str(&Page::new(look).listed("What they tell together", &together, &all));
     out
 }
 
@@ -132,7 +153,8 @@ fn summary_head(count: usize, unusable: usize) -> String {
 }
 
 /// What happened, in a word or two and the kernel's own.
-fn verdict_in_short(report: &Report) -> String {
+#[must_use]
+pub fn verdict_in_short(report: &Report) -> String {
     match (&report.error, &report.panic) {
         (Some(_), _) => "NOT USABLE".to_owned(),
         (None, Some(panic)) => format!("{}: {}", panic.kind.word(), escape(&panic.message)),
@@ -148,12 +170,26 @@ struct Page {
 }
 
 impl Page {
+    fn new(look: Look) -> Self {
+        Self { width: look.width, painter: look.painter, by_hand: look.by_hand }
+    }
+
     fn heading(&self, text: &str) -> String {
         format!("\n{}\n", self.painter.paint(Style::Strong, text))
     }
 
-    /// What happened, in one or two lines.
+    /// What happened, in a few lines.
     fn verdict(&self, report: &Report) -> String {
+        self.verdict_at(report, Stage::Scene)
+    }
+
+    /// As much of it as is known for good at this stage.
+    fn verdict_at(&self, report: &Report, stage: Stage) -> String {
+        // Who asked for other parts has no verdict to read.
+        let left_out = |skipped: &NotLookedAt| skipped.what == "panic" && skipped.why == LEFT_OUT;
+        if report.error.is_none() && report.not_looked_at.iter().any(left_out) {
+            return String::new();
+        }
         if let Some(error) = &report.error {
             return format!("{} {}\n", self.painter.paint(Style::Bad, "NOT USABLE:"), escape(&error.message));
         }
@@ -163,10 +199,12 @@ impl Page {
                 let lines = wrap(&escape(&panic.message), self.width.saturating_sub(label.len() + 1).max(20));
                 let mut out =
                     format!("{} {}\n", self.painter.paint(Style::Bad, &label), lines.join("\n       "));
-                if let Some(place) = panic_place(panic) {
+                if let Some(place) = panic_place(panic).filter(|_| stage >= Stage::Tasks) {
                     let _ = writeln!(out, "       {place}");
                 }
-                self.scene_in_short(&mut out, panic);
+                if stage >= Stage::Scene {
+                    self.scene_in_short(&mut out, panic);
+                }
                 out
             }
             None if report.log.records.is_some() => {
@@ -288,10 +326,19 @@ impl Page {
         out
     }
 
-    /// The findings of these severities, in the order of the report.
+    /// The findings of these severities, in the order of the report; what several dumps tell together stands behind them all.
     fn findings(&self, heading: &str, findings: &[Finding], severities: &[Severity]) -> String {
+        self.listed(heading, findings.iter().filter(|finding| finding.code != SAME_CRASH), severities)
+    }
+
+    fn listed<'f>(
+        &self,
+        heading: &str,
+        findings: impl IntoIterator<Item = &'f Finding>,
+        severities: &[Severity],
+    ) -> String {
         let findings: Vec<_> =
-            findings.iter().filter(|finding| severities.contains(&finding.severity)).collect();
+            findings.into_iter().filter(|finding| severities.contains(&finding.severity)).collect();
         if findings.is_empty() {
             return String::new();
         }

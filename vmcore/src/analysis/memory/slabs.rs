@@ -74,7 +74,7 @@ fn leak(cache: &SlabCache, total: Option<u64>) -> Option<Finding> {
             cache.object_size.unwrap_or_default()
         ));
     finding.evidence.extend(cache.constructor.as_ref().map(|at| format!("its constructor is {at}")));
-    Some(finding.next("Boot with slab_debug=U,CACHE (slub_debug before 6.7) and see who allocates in /sys/kernel/debug/slab/CACHE/alloc_traces.")
+    Some(finding.next("Boot with slub_debug=U,CACHE (slab_debug is the newer name of it) and see who allocates in /sys/kernel/debug/slab/CACHE/alloc_traces; RHEL 8 has it as /sys/kernel/slab/CACHE/alloc_calls.")
         .by_hand_crash(format!("kmem -s {}", cache.name))
         .by_hand_drgn(format!("slab_cache_usage(find_slab_cache(\"{}\"))", cache.name.replace(['"', '\\'], "")))
     )

@@ -89,7 +89,7 @@ const FINDINGS: &[(&str, &str, Severity, &str, &str)] = &[
         "KD-EVENT-HARDWARE",
         Severity::Error,
         "The hardware had reported errors before",
-        "Look at rasdaemon or mcelog of that host, and at the BMC's event log.",
+        "Look at rasdaemon of that host (ras-mc-ctl --errors) or mcelog, and at the BMC's event log (ipmitool sel elist).",
     ),
     (
         "fs-error",
@@ -103,7 +103,7 @@ const FINDINGS: &[(&str, &str, Severity, &str, &str)] = &[
         "KD-EVENT-IO-ERROR",
         Severity::Warning,
         "Devices had failed to read or write before",
-        "Look at that device's own error log (smartctl, nvme), and at the path to it.",
+        "Look at that device's own error log (smartctl -x, nvme error-log), and at the path to it (multipath -ll).",
     ),
     (
         "storage-reset",
