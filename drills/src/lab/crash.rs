@@ -9,7 +9,7 @@ use super::image::Image;
 use super::kernel::Kernel;
 use super::kit::Kit;
 use super::makedumpfile::Makedumpfile;
-use super::recipe::{CrashSpec, HostState, How, KdtRun};
+use super::recipe::{CrashSpec, HostState, How, KdtRun, Trigger};
 use super::stream::{elf_len, flattened_len};
 use crate::world::{Accel, Disk, DumpFormat, Guest, GuestSpec, OnPanic};
 
@@ -21,6 +21,9 @@ const DUMP: Duration = Duration::from_mins(2);
 const LAST_WORDS: usize = 40;
 /// How large the disks are that take the dump. They are sparse files: only what is written takes space.
 const DISK: u64 = 64 << 30;
+
+/// The disk whose host does not answer.
+const STUCK_DISK: u64 = 16 << 20;
 
 /// What a crashed guest left, in one folder.
 #[derive(Clone, Debug)]
@@ -225,7 +228,7 @@ fn last_words(log: &str) -> String {
 }
 
 fn disk(serial: &str, path: &Path, read_only: bool) -> Disk {
-    Disk { serial: serial.to_owned(), path: path.to_owned(), read_only }
+    Disk { serial: serial.to_owned(), path: path.to_owned(), read_only, stuck: false }
 }
 
 /// Cuts a disk to the dump at its beginning.
@@ -270,11 +273,15 @@ fn host(
     }
     let mut disks = Vec::new();
     if state == HostState::Capturing {
-        let path = boot.image.boot_disk.clone();
-        disks.push(Disk { serial: "boot".to_owned(), path, read_only: true });
+        disks.push(disk("boot", &boot.image.boot_disk, true));
     }
-    let kit = boot.kit.disk.as_ref();
-    disks.extend(kit.map(|kit| Disk { serial: "kit".to_owned(), path: kit.clone(), read_only: true }));
+    disks.extend(boot.kit.disk.as_ref().map(|kit| disk("kit", kit, true)));
+    if spec.trigger == Trigger::Storage("host".to_owned()) {
+        let path = work.path().join("stuck");
+        let file = File::create(&path).map_err(file_error("make", &path))?;
+        file.set_len(STUCK_DISK).map_err(file_error("make", &path))?;
+        disks.push(Disk { stuck: true, ..disk("stuck", &path, false) });
+    }
     let machine = GuestSpec {
         cmdline: cmdline(boot, spec, &format!("lab.do={order}")),
         memory_mib: spec.memory_mib,

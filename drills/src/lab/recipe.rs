@@ -100,6 +100,8 @@ pub enum Trigger {
     Frozen,
     /// `sysrq-c` with this many tasks, which wait in many ways.
     Crowd(u32),
+    /// A block device that stands on others, or whose host does not answer, and tasks that wait for it.
+    Storage(String),
 }
 
 impl Trigger {
@@ -114,6 +116,7 @@ impl Trigger {
             Self::Held(word) => format!("held,{word}"),
             Self::Frozen => "frozen".to_owned(),
             Self::Crowd(tasks) => format!("crowd,{tasks}"),
+            Self::Storage(word) => format!("storage,{word}"),
         }
     }
 }
