@@ -77,9 +77,9 @@ pub fn devices(
             let past = "it is at the end of the address space";
             let holder = at.checked_sub(node).and_then(|at| at.checked_sub(knode)).ok_or(past)?;
             let kaddr = match in_private {
-                Some(by) => memory
-                    .read_ptr(holder.checked_add(by).ok_or(past)?)
-                    .map_err(|why| why.to_string())?,
+                Some(by) => {
+                    memory.read_ptr(holder.checked_add(by).ok_or(past)?).map_err(|why| why.to_string())?
+                }
                 None => holder,
             };
             let view = devices.read(memory, kaddr).map_err(|why| why.to_string())?;
@@ -121,7 +121,10 @@ fn named(
     };
     let found = walk.items.iter().filter_map(|node| node.checked_sub(entry)).find(is_it);
     if found.is_none() && !walk.end.is_complete() {
-        return Err(format!("the list of buses is not whole, and the part of it that is has no {name}: {}", walk.end));
+        return Err(format!(
+            "the list of buses is not whole, and the part of it that is has no {name}: {}",
+            walk.end
+        ));
     }
     Ok(found)
 }

@@ -278,7 +278,8 @@ impl<'a, 'm> Reader<'a, 'm> {
         gaps: &mut Vec<String>,
     ) -> (Option<String>, Option<String>) {
         let found = || -> Result<Cell, String> {
-            let (at, layout) = cell.zip(self.cells.as_ref()).ok_or("the types don't tell where it is kept")?;
+            let (at, layout) =
+                cell.zip(self.cells.as_ref()).ok_or("the types don't tell where it is kept")?;
             let cell = layout.read(self.memory, at).map_err(|why| why.to_string())?;
             if cell.device == device { Ok(cell) } else { Err("it is another device's".into()) }
         };
@@ -337,7 +338,8 @@ impl<'a, 'm> Reader<'a, 'm> {
                 Err(why) => gaps.push(format!("target {number}: {why}")),
             }
         }
-        let node = self.types.structure("dm_dev_internal").and_then(|of| of.member("list")).map(Member::offset);
+        let node =
+            self.types.structure("dm_dev_internal").and_then(|of| of.member("list")).map(Member::offset);
         let node = node.map_err(|why| why.to_string())?;
         let walk = list::walk(self.memory, table.devices.0, DEVICES);
         if !walk.end.is_complete() {
@@ -365,13 +367,8 @@ impl<'a, 'm> Reader<'a, 'm> {
         let target = self.targets.read(self.memory, at).map_err(|why| why.to_string())?;
         let kind = self.kinds.read(self.memory, target.kind).map_err(|why| why.to_string())?;
         let kind = path::text(self.memory, kind.name).ok_or("the name of its type can't be read")?;
-        let mut found = Target {
-            start: target.start,
-            sectors: target.sectors,
-            linear: None,
-            multipath: None,
-            kind,
-        };
+        let mut found =
+            Target { start: target.start, sectors: target.sectors, linear: None, multipath: None, kind };
         match found.kind.as_str() {
             "linear" => {
                 let linear = || -> Result<(BlockDevice, u64), String> {

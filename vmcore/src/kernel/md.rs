@@ -19,7 +19,18 @@ use crate::xlat::KernelMemory;
 const MEMBERS: usize = 4096;
 /// By bit, where the kernel has no enum of them (6.1).
 const RECOVERY: [&str; 12] = [
-    "running", "sync", "recover", "intr", "done", "needed", "requested", "check", "reshape", "frozen", "error", "wait",
+    "running",
+    "sync",
+    "recover",
+    "intr",
+    "done",
+    "needed",
+    "requested",
+    "check",
+    "reshape",
+    "frozen",
+    "error",
+    "wait",
 ];
 
 view! {

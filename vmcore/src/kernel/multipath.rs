@@ -95,7 +95,8 @@ pub(super) fn read(
     let layout = Layout::<View>::new(types).map_err(text)?;
     let groups = Layout::<Group>::new(types).map_err(text)?;
     let paths = Layout::<PathView>::new(types).map_err(text)?;
-    let node = |of: &str| types.structure(of).and_then(|s| s.member("list")).map(Member::offset).map_err(text);
+    let node =
+        |of: &str| types.structure(of).and_then(|s| s.member("list")).map(Member::offset).map_err(text);
     let (in_group, in_path) = (node("priority_group")?, node("pgpath")?);
     let view = layout.read(memory, kaddr).map_err(|why| why.to_string())?;
     if view.target != target {
