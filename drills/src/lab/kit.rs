@@ -20,8 +20,13 @@ const MODULE: &str = include_str!("../../lab/module/lab_fail.c");
 const MODULE_MAKEFILE: &str = include_str!("../../lab/module/Makefile");
 const TASKS: &str = include_str!("../../lab/module/lab_tasks.c");
 const STORAGE: &str = include_str!("../../lab/module/lab_storage.c");
-/// What the devices of `lab_storage` are made with.
-const STORAGE_MODULES: [&str; 5] = ["loop", "dm_mod", "dm_multipath", "dm_round_robin", "raid1"];
+/// What the devices of `lab_storage` are made with; no more of them, for what is loaded is in the dump.
+const STORAGE_MODULES: &[(&str, &[&str])] = &[
+    ("dm-suspended", &["loop", "dm_mod"]),
+    ("multipath", &["loop", "dm_multipath", "dm_round_robin"]),
+    ("md-degraded", &["loop", "raid1"]),
+    ("host", &[]),
+];
 const BUILD: Duration = Duration::from_mins(3);
 /// The smallest ext4 that has room for a journal.
 const FILE_SYSTEM: u64 = 8 << 20;
@@ -51,6 +56,17 @@ impl Kit {
         };
         let mut made_of = vec!["kit", kind, &kernel.package.name, &kernel.package.version];
         made_of.extend(sources);
+        let modules = match trigger {
+            Trigger::Frozen => &["loop", "ext4"],
+            Trigger::Storage(word) => {
+                made_of.push(word);
+                STORAGE_MODULES
+                    .iter()
+                    .find(|(known, _)| known == word)
+                    .map_or(&[] as &[&str], |(_, list)| list)
+            }
+            _ => &[],
+        };
         let key = key(&made_of);
         let entry = cache.entry("kits", &key, |dir| {
             // Beside the disk, so that a debugger finds what it needs of the module.
@@ -63,21 +79,15 @@ impl Kit {
                 }
                 _ => build_program(dir, "lab_tasks", TASKS)?,
             }
-            write_archive(&dir.join("disk"), |cpio| fill(cpio, kernel, dir))
+            write_archive(&dir.join("disk"), |cpio| fill(cpio, kernel, modules, dir))
         })?;
         Ok(Self { disk: Some(entry.join("disk")), key: Some(key) })
     }
 }
 
 /// Puts what was built into the archive.
-fn fill(cpio: &mut Cpio, kernel: &Kernel, dir: &Path) -> Result<(), LabError> {
+fn fill(cpio: &mut Cpio, kernel: &Kernel, modules: &[&str], dir: &Path) -> Result<(), LabError> {
     let mut order = String::new();
-    let storage = dir.join("lab_storage").is_file();
-    let modules: &[&str] = match (dir.join("ext4").is_file(), storage) {
-        (true, _) => &["loop", "ext4"],
-        (_, true) => &STORAGE_MODULES,
-        _ => &[],
-    };
     if !modules.is_empty() {
         for module in ModuleTree::open(&kernel.modules)?.choose(modules)? {
             let file = format!("{}.ko", module.name);

@@ -1,4 +1,4 @@
-//! The virtio devices of a guest: whether a disk's requests wait for the host, or for a guest that has not heard the answer.
+//! The virtio devices of a guest: whether a disk's old requests are with the host, or answered and not taken.
 
 use std::collections::HashMap;
 
@@ -170,25 +170,28 @@ fn stuck(device: &VirtioDevice, disk: &Disk, crashed: bool) -> Option<Result<Fin
     }
     let many = disk.old.len();
     let requests = if many == 1 { "1 request".to_owned() } else { format!("{many} requests") };
+    let wait = if many == 1 { "waits" } else { "wait" };
     let mut finding = if unseen {
+        // QEMU finishes all block I/O when it stops a guest (seen with 7.2's dump-guest-memory and a throttled disk), so that the
+        // ring alone does not tell when the answer came.
         Finding::new(
             "KD-VIRTIO-UNSEEN-ANSWER",
-            Severity::Error,
-            Confidence::Likely,
+            Severity::Warning,
+            Confidence::Hint,
             format!(
-                "The host has answered {}, and the guest has not taken the answer: an interrupt is lost or late.",
+                "{requests} to {} {wait} for up to {oldest:.0} s; the host's answer is there, and the guest has not taken it.",
                 named(device)
             ),
         )
+        .because("either the host answered only when it stopped the guest for the dump, or an interrupt is lost or late")
     } else {
         Finding::new(
             "KD-VIRTIO-HOST-SILENT",
             Severity::Error,
             Confidence::Likely,
             format!(
-                "{requests} to {} {} for the host, up to {oldest:.0} s: the cause is outside this guest.",
-                named(device),
-                if many == 1 { "waits" } else { "wait" }
+                "{requests} to {} {wait} for the host, up to {oldest:.0} s: the cause is outside this guest.",
+                named(device)
             ),
         )
     };
@@ -202,15 +205,16 @@ fn stuck(device: &VirtioDevice, disk: &Disk, crashed: bool) -> Option<Result<Fin
             .by_hand_crash(format!("struct vring_virtqueue {at}"))
             .by_hand_drgn(format!("Object(prog, \"struct vring_virtqueue\", address={at})"));
     }
-    Some(Ok(if unseen {
-        finding
-            .next("Look at the interrupts of that queue (`kdt triage --only irqs`): their counts, their CPUs, and whether that CPU had its interrupts off.")
-            .next("Look at how the hypervisor delivers interrupts: irqfd, posted interrupts, the affinity of the vCPUs.")
-    } else {
-        finding
-            .next("Look at this disk on the hypervisor: its image or volume, a full or throttled storage, QEMU's `info block` and `info blockstats`.")
-            .next("Compare the guest's time with the host's log: a backup, a migration or a snapshot may hold the disk.")
-    }))
+    let disk = "Look at this disk on the hypervisor: its image or volume, a full or throttled storage, a backup, a migration or a \
+                snapshot that holds it.";
+    finding = finding.next(disk);
+    if unseen {
+        finding = finding.next(
+            "Look at the interrupts of that queue (`kdt triage --only irqs`): their counts, their CPUs, and whether that CPU had its \
+             interrupts off.",
+        );
+    }
+    Some(Ok(finding))
 }
 
 fn broken(device: &VirtioDevice) -> Option<Finding> {

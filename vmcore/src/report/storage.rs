@@ -11,7 +11,7 @@ pub struct MappedDevice {
     pub device: String,
     /// Its name, as `dmsetup` shows it.
     pub name: Option<String>,
-    /// Its UUID; empty where it has none.
+    /// Its UUID; `null` where it has none.
     pub uuid: Option<String>,
     /// Major and minor number: `253:0`.
     pub number: Option<String>,

@@ -64,7 +64,8 @@ impl Page {
                 format!(", recovery {}", escape(&array.recovery.join(" ")))
             };
             let progress = array.recovered_sectors.zip(array.sectors_to_recover);
-            let progress = progress.map(|(done, all)| format!(" ({done} of {all} sectors)")).unwrap_or_default();
+            let progress =
+                progress.map(|(done, all)| format!(" ({done} of {all} sectors)")).unwrap_or_default();
             let suspended = if array.suspended.unwrap_or(0) > 0 { ", suspended" } else { "" };
             let line = format!(
                 "{:<8} {}, {} members, {} missing, {}{suspended}{recovery}{progress}",
@@ -146,7 +147,10 @@ impl Page {
             self.wrapped(&mut out, "  ", &line);
         }
         let unread = others.iter().filter(|socket| socket.receive_queue > 0).count();
-        let line = format!("{} that do not listen, {unread} of them with messages that nobody has read", others.len());
+        let line = format!(
+            "{} that do not listen, {unread} of them with messages that nobody has read",
+            others.len()
+        );
         self.wrapped(&mut out, "  ", &line);
         out
     }
