@@ -186,7 +186,7 @@ fn paths(device: &MappedDevice, multipath: &Multipath) -> Option<Finding> {
     let mut finding = Finding::new(code, severity, Confidence::Certain, title);
     for path in multipath.paths.iter().take(NAMED) {
         finding = finding.because(format!(
-            "path {} ({}) of group {}: {}, {} failures",
+            "path {} ({}) of group {}: {}, failures: {}",
             path.device.name, path.device.number, path.group, path.state, path.failures
         ));
     }

@@ -36,7 +36,7 @@ impl Page {
                     let bypassed = if path.bypassed { ", its group is left out" } else { "" };
                     let _ = writeln!(
                         out,
-                        "          path {} ({}), group {}: {}, {} failures{current}{bypassed}",
+                        "          path {} ({}), group {}: {}, failures: {}{current}{bypassed}",
                         escape(&path.device.name),
                         escape(&path.device.number),
                         path.group,
