@@ -9,7 +9,7 @@ kernel=6.1
 out=fixtures/data/failures
 bin=${CARGO_TARGET_DIR:-target}/debug
 all="sysrq null-deref bug warn divide general-protection soft-lockup hard-lockup rcu-stall mutex-abba mutex-held kdump-oom
-	stack-overflow slab-leak frozen healthy host-hung"
+	stack-overflow slab-leak frozen healthy host-hung dm-suspended multipath md-degraded host-io-stuck"
 cargo build --quiet --workspace
 work=$(mktemp -d "${TMPDIR:-/tmp}/kdt-fixtures.XXXXXX")
 trap 'rm -rf "$work"' EXIT
@@ -20,6 +20,7 @@ for name in ${*:-$all}; do
 	sysrq) recipe=kdump-zstd ;;
 	healthy) recipe=host-running-elf ;;
 	host-hung) recipe=host-hung-elf ;;
+	host-io-stuck) recipe=host-io-stuck-elf ;;
 	*) recipe=$name ;;
 	esac
 	"$bin/kdt-drill" lab make --kernel "$kernel" --recipe "$recipe" -o "$work"

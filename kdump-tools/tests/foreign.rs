@@ -227,9 +227,9 @@ fn vmlinux_of(root: &Path, dump: &Path) -> Option<PathBuf> {
     file.is_file().then_some(file)
 }
 
-/// All tasks, and of the frames at least 99 of 100: the script counts, prints the rates and each difference, and fails below that.
-#[test]
-fn tasks_stacks_and_modules_are_those_of_drgn_and_crash_with_debuginfo() {
+/// Compares each dump whose kernel's debuginfo is there, by a script that counts, prints each difference, and fails where there is one.
+/// What it prints before it can compare is `first`.
+fn compare_with_drgn(script: &str, first: &str) {
     let Some(root) = std::env::var_os("KDT_FOREIGN_DEBUG").map(PathBuf::from) else {
         skip("KDT_FOREIGN_DEBUG names no folder with unpacked -dbg packages");
         return;
@@ -247,16 +247,13 @@ fn tasks_stacks_and_modules_are_those_of_drgn_and_crash_with_debuginfo() {
             continue;
         };
         let mut run = Command::new(&python);
-        run.arg(top.join("fixtures/foreign/tasks_stacks.py"))
-            .arg(env!("CARGO_BIN_EXE_kdt"))
-            .arg(&dump)
-            .arg(vmlinux);
-        if let Some(crash) = std::env::var_os("KDT_FOREIGN_CRASH_COMMAND") {
+        run.arg(top.join(script)).arg(env!("CARGO_BIN_EXE_kdt")).arg(&dump).arg(vmlinux);
+        if let Some(crash) = std::env::var_os("KDT_FOREIGN_CRASH_COMMAND").filter(|_| first == "tasks:") {
             run.arg("--crash").arg(crash);
         }
         let out = run.current_dir(&top).output().unwrap();
         let (told, why) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
-        if why.contains("Traceback") && !told.contains("tasks:") {
+        if why.contains("Traceback") && !told.contains(first) {
             let last = why.lines().last().unwrap_or_default();
             eprintln!("SKIP foreign: drgn does not read {}: {last}", dump.display());
             continue;
@@ -266,6 +263,19 @@ fn tasks_stacks_and_modules_are_those_of_drgn_and_crash_with_debuginfo() {
         compared += 1;
     }
     assert!(compared > 0, "no dump was compared");
+}
+
+/// All tasks, and of the frames at least 99 of 100: the script counts, prints the rates and each difference, and fails below that.
+#[test]
+fn tasks_stacks_and_modules_are_those_of_drgn_and_crash_with_debuginfo() {
+    compare_with_drgn("fixtures/foreign/tasks_stacks.py", "tasks:");
+}
+
+/// Device-mapper, multipath, md, virtio queues, unix sockets and the packets of each CPU: what kdt reads with the modules' BTF, drgn reads
+/// with their DWARF.
+#[test]
+fn the_devices_are_those_of_drgn_with_debuginfo() {
+    compare_with_drgn("fixtures/foreign/devices-drgn.py", "differs:");
 }
 
 /// A command line that an environment variable names, or the program itself, in the folder of the source.

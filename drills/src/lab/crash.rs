@@ -9,7 +9,7 @@ use super::image::Image;
 use super::kernel::Kernel;
 use super::kit::Kit;
 use super::makedumpfile::Makedumpfile;
-use super::recipe::{CrashSpec, HostState, How, KdtRun};
+use super::recipe::{CrashSpec, HostState, How, KdtRun, Trigger};
 use super::stream::{elf_len, flattened_len};
 use crate::world::{Accel, Disk, DumpFormat, Guest, GuestSpec, OnPanic};
 
@@ -21,6 +21,9 @@ const DUMP: Duration = Duration::from_mins(2);
 const LAST_WORDS: usize = 40;
 /// How large the disks are that take the dump. They are sparse files: only what is written takes space.
 const DISK: u64 = 64 << 30;
+
+/// The disk whose host does not answer.
+const STUCK_DISK: u64 = 16 << 20;
 
 /// What a crashed guest left, in one folder.
 #[derive(Clone, Debug)]
@@ -225,7 +228,7 @@ fn last_words(log: &str) -> String {
 }
 
 fn disk(serial: &str, path: &Path, read_only: bool) -> Disk {
-    Disk { serial: serial.to_owned(), path: path.to_owned(), read_only }
+    Disk { serial: serial.to_owned(), path: path.to_owned(), read_only, stuck: false }
 }
 
 /// Cuts a disk to the dump at its beginning.
@@ -270,11 +273,16 @@ fn host(
     }
     let mut disks = Vec::new();
     if state == HostState::Capturing {
-        let path = boot.image.boot_disk.clone();
-        disks.push(Disk { serial: "boot".to_owned(), path, read_only: true });
+        disks.push(disk("boot", &boot.image.boot_disk, true));
     }
-    let kit = boot.kit.disk.as_ref();
-    disks.extend(kit.map(|kit| Disk { serial: "kit".to_owned(), path: kit.clone(), read_only: true }));
+    disks.extend(boot.kit.disk.as_ref().map(|kit| disk("kit", kit, true)));
+    let stuck = spec.trigger == Trigger::Storage("host".to_owned());
+    if stuck {
+        let path = work.path().join("stuck");
+        let file = File::create(&path).map_err(file_error("make", &path))?;
+        file.set_len(STUCK_DISK).map_err(file_error("make", &path))?;
+        disks.push(Disk { stuck: true, ..disk("stuck", &path, false) });
+    }
     let machine = GuestSpec {
         cmdline: cmdline(boot, spec, &format!("lab.do={order}")),
         memory_mib: spec.memory_mib,
@@ -308,12 +316,57 @@ fn host(
             std::thread::sleep(Duration::from_secs(5));
         }
     }
+    // QEMU finishes all block I/O when it stops a guest, and it does that for a dump: what a stuck disk's memory is worth is read
+    // before.
+    let before = work.path().join("memory");
+    if stuck {
+        let bytes = u64::from(spec.memory_mib) << 20;
+        let order = serde_json::json!({ "val": 0, "size": bytes, "filename": before });
+        qmp.execute("pmemsave", order)?;
+    }
     for format in formats {
         let path = dir.join(format!("qemu-{format}"));
         qmp.dump_guest_memory(&path, &DumpFormat((*format).to_owned()), DUMP)?;
+        if stuck {
+            put_back(&before, &path)?;
+        }
     }
     guest.stop();
     keep_console(work.path(), dir)
+}
+
+/// Puts memory that was read before into a dump's ELF, segment by segment; what it does not have stays as it is.
+fn put_back(memory: &Path, dump: &Path) -> Result<(), LabError> {
+    let memory = fs::read(memory).map_err(file_error("read", memory))?;
+    let mut image = fs::read(dump).map_err(file_error("read", dump))?;
+    let word = |image: &[u8], at: usize, bytes: usize| -> Option<usize> {
+        let mut wide = [0; 8];
+        wide.get_mut(..bytes)?.copy_from_slice(image.get(at..at + bytes)?);
+        usize::try_from(u64::from_le_bytes(wide)).ok()
+    };
+    let headers = || Some((word(&image, 32, 8)?, word(&image, 54, 2)?, word(&image, 56, 2)?));
+    let (first, size, count) = headers().ok_or_else(|| LabError::Content {
+        path: dump.to_owned(),
+        why: "it is no ELF, so that memory can't be put into it".to_owned(),
+    })?;
+    for number in 0..count {
+        let at = first + number * size;
+        let segment = || {
+            Some((
+                word(&image, at, 4)?,
+                word(&image, at + 8, 8)?,
+                word(&image, at + 24, 8)?,
+                word(&image, at + 32, 8)?,
+            ))
+        };
+        let Some((1, offset, start, bytes)) = segment() else { continue };
+        let end = start.saturating_add(bytes).min(memory.len());
+        let Some(from) = memory.get(start..end) else { continue };
+        if let Some(to) = image.get_mut(offset..offset + from.len()) {
+            to.copy_from_slice(from);
+        }
+    }
+    fs::write(dump, image).map_err(file_error("write", dump))
 }
 
 fn keep_console(work: &Path, dir: &Path) -> Result<(), LabError> {

@@ -19,6 +19,14 @@ use super::recipe::Trigger;
 const MODULE: &str = include_str!("../../lab/module/lab_fail.c");
 const MODULE_MAKEFILE: &str = include_str!("../../lab/module/Makefile");
 const TASKS: &str = include_str!("../../lab/module/lab_tasks.c");
+const STORAGE: &str = include_str!("../../lab/module/lab_storage.c");
+/// What the devices of `lab_storage` are made with; no more of them, for what is loaded is in the dump.
+const STORAGE_MODULES: &[(&str, &[&str])] = &[
+    ("dm-suspended", &["loop", "dm_mod"]),
+    ("multipath", &["loop", "dm_multipath", "dm_round_robin"]),
+    ("md-degraded", &["loop", "raid1"]),
+    ("host", &[]),
+];
 const BUILD: Duration = Duration::from_mins(3);
 /// The smallest ext4 that has room for a journal.
 const FILE_SYSTEM: u64 = 8 << 20;
@@ -44,44 +52,61 @@ impl Kit {
             Trigger::Module(_) | Trigger::Held(_) => ("module", vec![MODULE, MODULE_MAKEFILE]),
             Trigger::Frozen => ("frozen", vec![TASKS]),
             Trigger::Crowd(_) | Trigger::Secrets => ("crowd", vec![TASKS]),
+            Trigger::Storage(_) => ("storage", vec![STORAGE]),
         };
         let mut made_of = vec!["kit", kind, &kernel.package.name, &kernel.package.version];
         made_of.extend(sources);
+        let modules = match trigger {
+            Trigger::Frozen => &["loop", "ext4"],
+            Trigger::Storage(word) => {
+                made_of.push(word);
+                STORAGE_MODULES
+                    .iter()
+                    .find(|(known, _)| known == word)
+                    .map_or(&[] as &[&str], |(_, list)| list)
+            }
+            _ => &[],
+        };
         let key = key(&made_of);
         let entry = cache.entry("kits", &key, |dir| {
             // Beside the disk, so that a debugger finds what it needs of the module.
             match trigger {
                 Trigger::Module(_) | Trigger::Held(_) => build_module(kernel, dir)?,
+                Trigger::Storage(_) => build_program(dir, "lab_storage", STORAGE)?,
                 Trigger::Frozen => {
-                    build_program(dir)?;
+                    build_program(dir, "lab_tasks", TASKS)?;
                     build_file_system(&dir.join("ext4"))?;
                 }
-                _ => build_program(dir)?,
+                _ => build_program(dir, "lab_tasks", TASKS)?,
             }
-            write_archive(&dir.join("disk"), |cpio| fill(cpio, kernel, dir))
+            write_archive(&dir.join("disk"), |cpio| fill(cpio, kernel, modules, dir))
         })?;
         Ok(Self { disk: Some(entry.join("disk")), key: Some(key) })
     }
 }
 
 /// Puts what was built into the archive.
-fn fill(cpio: &mut Cpio, kernel: &Kernel, dir: &Path) -> Result<(), LabError> {
+fn fill(cpio: &mut Cpio, kernel: &Kernel, modules: &[&str], dir: &Path) -> Result<(), LabError> {
     let mut order = String::new();
-    if dir.join("ext4").is_file() {
-        for module in ModuleTree::open(&kernel.modules)?.choose(&["loop", "ext4"])? {
+    if !modules.is_empty() {
+        for module in ModuleTree::open(&kernel.modules)?.choose(modules)? {
             let file = format!("{}.ko", module.name);
             add_bytes(cpio, &file, 0o644, &module.elf)?;
             order.push_str(&file);
             order.push('\n');
         }
+    }
+    if dir.join("ext4").is_file() {
         add_file(cpio, "ext4", 0o600, &dir.join("ext4"))?;
     }
     if dir.join("lab_fail.ko").is_file() {
         add_file(cpio, "lab_fail.ko", 0o644, &dir.join("lab_fail.ko"))?;
         order.push_str("lab_fail.ko\n");
     }
-    if dir.join("lab_tasks").is_file() {
-        add_file(cpio, "lab_tasks", 0o755, &dir.join("lab_tasks"))?;
+    for program in ["lab_tasks", "lab_storage"] {
+        if dir.join(program).is_file() {
+            add_file(cpio, program, 0o755, &dir.join(program))?;
+        }
     }
     add_bytes(cpio, "order", 0o644, order.as_bytes())
 }
@@ -128,12 +153,12 @@ fn build_module(kernel: &Kernel, dir: &Path) -> Result<(), LabError> {
     Ok(())
 }
 
-fn build_program(dir: &Path) -> Result<(), LabError> {
+fn build_program(dir: &Path, name: &str, text: &str) -> Result<(), LabError> {
     let gcc = find_program("gcc", "gcc")?;
-    let source = dir.join("lab_tasks.c");
-    fs::write(&source, TASKS).map_err(file_error("write", &source))?;
+    let source = dir.join(format!("{name}.c"));
+    fs::write(&source, text).map_err(file_error("write", &source))?;
     let mut command = Command::new(gcc);
-    command.args(["-static", "-Os", "-s", "-pthread", "-o"]).arg(dir.join("lab_tasks")).arg(&source);
+    command.args(["-static", "-Os", "-s", "-pthread", "-o"]).arg(dir.join(name)).arg(&source);
     run(&mut command, BUILD).map(|_| ())
 }
 

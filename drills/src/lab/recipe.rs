@@ -102,6 +102,8 @@ pub enum Trigger {
     Crowd(u32),
     /// `sysrq-c` with secrets that are made from the mark, wherever secrets lie.
     Secrets,
+    /// A block device that stands on others, or whose host does not answer, and tasks that wait for it.
+    Storage(String),
 }
 
 impl Trigger {
@@ -117,6 +119,7 @@ impl Trigger {
             Self::Frozen => "frozen".to_owned(),
             Self::Crowd(tasks) => format!("crowd,{tasks}"),
             Self::Secrets => "secrets".to_owned(),
+            Self::Storage(word) => format!("storage,{word}"),
         }
     }
 }

@@ -61,6 +61,8 @@ pub struct Disk {
     pub path: PathBuf,
     /// Whether the guest may only read it.
     pub read_only: bool,
+    /// Whether the host takes the first write and then lets hours pass before the next.
+    pub stuck: bool,
 }
 
 /// What a guest is made of.
@@ -339,8 +341,10 @@ fn command(spec: &GuestSpec) -> io::Result<Command> {
         command.args([
             "-drive",
             &format!(
-                "id={id},file={},if=none,format=raw,cache=unsafe,readonly={read_only}",
-                option(&disk.path)
+                "id={id},file={},if=none,format=raw,cache=unsafe,readonly={read_only}{}",
+                option(&disk.path),
+                // By the byte: after a write of 64 KiB comes none for 18 hours.
+                if disk.stuck { ",throttling.bps-write=1" } else { "" }
             ),
         ]);
         command.args(["-device", &format!("virtio-blk-pci,drive={id},serial={id}")]);
@@ -466,7 +470,7 @@ mod tests {
         let mut spec = spec(dir.path(), "printf '%s\\n' \"$@\" >$console; exec sleep 1000");
         spec.cpu = "la57=off".to_owned();
         spec.on_panic = OnPanic::Pause;
-        spec.disks.push(Disk { serial: "boot".into(), path: "/a,b".into(), read_only: true });
+        spec.disks.push(Disk { serial: "boot".into(), path: "/a,b".into(), read_only: true, stuck: false });
         let guest = Guest::start(&spec).unwrap();
         guest.wait_console("panic=pause", Duration::from_secs(20)).unwrap();
         let words = fs::read_to_string(guest.console()).unwrap();

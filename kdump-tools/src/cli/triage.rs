@@ -39,7 +39,8 @@ pub struct Args {
     #[arg(short, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Only these parts, and all of them: kernel, log, panic, cpus, tasks, stacks, modules, blocked, runqueues,
-    /// memory, slab, mounts, irqs, block_io, net, workqueues, timers, cgroups, settings, trace, events
+    /// memory, slab, mounts, irqs, block_io, device_mapper, md, virtio, net, unix_sockets, softnet, workqueues, timers, cgroups,
+    /// settings, trace, events
     #[expect(clippy::doc_markdown, reason = "the help is plain text")]
     #[arg(long, value_delimiter = ',', value_parser = section, value_name = "PART")]
     only: Vec<Section>,

@@ -136,6 +136,34 @@ const FAILURES: &[Failure] = &[
         codes: &["KD-HANG-DEADLOCK", "KD-HANG-TASKS", "KD-EVENT-HUNG-TASK", "KD-NO-PANIC"],
         worst: &["KD-HANG-DEADLOCK", "KD-HANG-TASKS"],
     },
+    Failure {
+        name: "dm-suspended",
+        kind: Some("sysrq"),
+        culprit: ["init", "", "sysrq_handle_crash"],
+        codes: &["KD-DM-SUSPENDED"],
+        worst: &["KD-DM-SUSPENDED", "KD-PANIC-SYSRQ"],
+    },
+    Failure {
+        name: "multipath",
+        kind: Some("sysrq"),
+        culprit: ["init", "", "sysrq_handle_crash"],
+        codes: &["KD-MULTIPATH-NO-PATH"],
+        worst: &["KD-MULTIPATH-NO-PATH", "KD-PANIC-SYSRQ"],
+    },
+    Failure {
+        name: "md-degraded",
+        kind: Some("sysrq"),
+        culprit: ["init", "", "sysrq_handle_crash"],
+        codes: &["KD-MD-DEGRADED"],
+        worst: &["KD-PANIC-SYSRQ"],
+    },
+    Failure {
+        name: "host-io-stuck",
+        kind: None,
+        culprit: ["", "", ""],
+        codes: &["KD-IO-STUCK", "KD-VIRTIO-HOST-SILENT", "KD-NO-PANIC"],
+        worst: &["KD-IO-STUCK", "KD-VIRTIO-HOST-SILENT"],
+    },
     Failure { name: "healthy", kind: None, culprit: ["", "", ""], codes: &["KD-NO-PANIC"], worst: &[] },
 ];
 
@@ -202,6 +230,78 @@ fn the_deadlock_names_both_tasks_whether_the_kernel_panics_or_the_host_dumps() {
         let names: BTreeSet<_> = cycles[0].as_array().unwrap().iter().filter_map(comm).collect();
         assert_eq!(names, BTreeSet::from(["lab_a_then_b", "lab_b_then_a"]), "{name}");
     }
+}
+
+/// The document of one dump.
+fn document(name: &str) -> Value {
+    run(["triage".as_ref(), dump(name).as_os_str(), "--format=json".as_ref()]).json()
+}
+
+#[test]
+fn a_suspended_device_shows_its_table_and_the_writes_that_it_holds_back() {
+    let document = document("dm-suspended");
+    let device = &document["device_mapper"][0];
+    assert_eq!(
+        (text(device, "/name"), text(device, "/state"), text(device, "/number")),
+        ("lab-linear", "suspended", "253:0")
+    );
+    // Two processes wrote 64 KiB each, 128 KiB apart, and each in one piece.
+    let held: BTreeSet<_> = device["deferred_io"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|io| (text(io, "/op"), io["sector"].as_u64(), io["bytes"].as_u64()))
+        .collect();
+    assert_eq!(held, BTreeSet::from([("write", Some(0), Some(65536)), ("write", Some(256), Some(65536))]));
+    let target = &device["targets"][0];
+    assert_eq!((text(target, "/type"), text(target, "/device/number")), ("linear", "7:0"));
+    assert_eq!(
+        (target["start"].as_u64(), target["sectors"].as_u64(), target["device_sector"].as_u64()),
+        (Some(0), Some(16384), Some(0))
+    );
+}
+
+#[test]
+fn a_multipath_without_a_path_shows_each_of_them_and_what_waits() {
+    let document = document("multipath");
+    let device = &document["device_mapper"][0];
+    assert_eq!((text(device, "/name"), text(device, "/type")), ("lab-paths", "request based"));
+    assert_eq!(device["requeued"], 2);
+    let multipath = &device["targets"][0]["multipath"];
+    assert_eq!((&multipath["queue_if_no_path"], &multipath["usable_paths"]), (&true.into(), &0.into()));
+    let paths: Vec<_> = multipath["paths"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|path| (text(path, "/device/number"), text(path, "/state"), path["failures"].as_u64()))
+        .collect();
+    assert_eq!(paths, [("7:0", "failed", Some(1)), ("7:1", "failed", Some(1))]);
+}
+
+#[test]
+fn a_degraded_array_shows_which_member_is_faulty() {
+    let document = document("md-degraded");
+    let array = &document["md"][0];
+    assert_eq!((text(array, "/device"), text(array, "/personality")), ("md0", "raid1"));
+    assert_eq!((&array["raid_disks"], &array["degraded"]), (&2.into(), &1.into()));
+    let faulty = |member: &&Value| member["state"].as_array().unwrap().contains(&"faulty".into());
+    let members = array["members"].as_array().unwrap();
+    let names: Vec<_> = members.iter().filter(faulty).map(|member| text(member, "/device/name")).collect();
+    assert_eq!((members.len(), names), (2, vec!["loop1"]));
+}
+
+#[test]
+fn a_host_that_does_not_answer_has_what_the_disk_has_in_flight() {
+    let document = document("host-io-stuck");
+    let device =
+        document["virtio"].as_array().unwrap().iter().find(|device| device["disk"] == "vdb").unwrap();
+    let sum = |what: &str| {
+        let queues = device["queues"].as_array().unwrap().iter();
+        queues.map(|queue| queue[what].as_u64().unwrap()).sum::<u64>()
+    };
+    let disk = document["block_io"].as_array().unwrap().iter().find(|disk| disk["device"] == "vdb").unwrap();
+    // Four wrote, and the host took the first.
+    assert_eq!((disk["in_flight"].as_u64(), sum("with_host"), sum("unseen")), (Some(3), 3, 0));
 }
 
 #[test]

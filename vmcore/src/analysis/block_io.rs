@@ -8,15 +8,25 @@ use crate::report::{Address, BlockDetail, BlockQueue, BlockRequest, Confidence, 
 const DISKS: usize = 65_536;
 const REQUESTS: usize = 1024;
 /// A request that is older than this (the usual time that SCSI and `NVMe` give it) is stuck.
-const STUCK_S: f64 = 30.0;
+pub(super) const STUCK_S: f64 = 30.0;
 /// Requests that a finding names.
 const NAMED: usize = 8;
 
 /// What time it is on the clocks that requests are stamped with.
-struct Now {
+pub(super) struct Now {
     monotonic_s: Option<f64>,
     jiffies: Option<u64>,
     hz: Option<u64>,
+}
+
+impl Now {
+    pub(super) fn new(time: Option<&time::Time>) -> Self {
+        Self {
+            monotonic_s: time.map(|time| time.uptime.saturating_sub(time.suspended).as_secs_f64()),
+            jiffies: time.and_then(|time| time.jiffies),
+            hz: time.and_then(|time| time.hz),
+        }
+    }
 }
 
 pub(super) fn run(context: &Context<'_>, clock: &Clock) -> Part {
@@ -31,14 +41,7 @@ pub(super) fn run(context: &Context<'_>, clock: &Clock) -> Part {
     let mut gaps = Vec::new();
     let info = context.kernel.vmcoreinfo();
     let time = time::read(context.memory, info, context.description, &mut gaps);
-    let now = match &time {
-        Ok(time) => Now {
-            monotonic_s: Some(time.uptime.saturating_sub(time.suspended).as_secs_f64()),
-            jiffies: time.jiffies,
-            hz: time.hz,
-        },
-        Err(_) => Now { monotonic_s: None, jiffies: None, hz: None },
-    };
+    let now = Now::new(time.as_ref().ok());
     let (mut queues, mut findings, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
     if !walk.end.is_complete() {
         skipped.push(("block_io".to_owned(), format!("the list of disks is not whole: {}", walk.end)));
@@ -57,9 +60,6 @@ pub(super) fn run(context: &Context<'_>, clock: &Clock) -> Part {
         for why in &device.gaps {
             skipped.push((format!("block_io: {}", device.name), why.clone()));
         }
-        if let Some(what) = beneath(&device.name) {
-            skipped.push((format!("block_io: {}", device.name), format!("{what} not read")));
-        }
         let queue = section(&device, &now, &mut skipped);
         findings.extend(stuck(&queue));
         queues.push(queue);
@@ -70,18 +70,6 @@ pub(super) fn run(context: &Context<'_>, clock: &Clock) -> Part {
         part.skip(what, why);
     }
     part
-}
-
-/// What stands between such a disk and the next ones, and is not looked at.
-fn beneath(name: &str) -> Option<&'static str> {
-    let numbered = |start: &str| {
-        let rest = name.strip_prefix(start)?;
-        rest.starts_with(|first: char| first.is_ascii_digit()).then_some(())
-    };
-    if numbered("dm-").is_some() {
-        return Some("its device-mapper targets, their paths and whether it is suspended are");
-    }
-    numbered("md").map(|()| "its RAID level, state and member disks are")
 }
 
 fn section(device: &block::Device, now: &Now, skipped: &mut Vec<(String, String)>) -> BlockQueue {
@@ -126,7 +114,7 @@ fn section(device: &block::Device, now: &Now, skipped: &mut Vec<(String, String)
 }
 
 /// By the clock where the kernel stamps requests, else by the deadline.
-fn age(request: &block::Request, now: &Now) -> Option<f64> {
+pub(super) fn age(request: &block::Request, now: &Now) -> Option<f64> {
     let stamp = if request.io_start_ns != 0 { request.io_start_ns } else { request.start_ns };
     if let Some(at) = now.monotonic_s.filter(|_| stamp != 0) {
         let stamp = std::time::Duration::from_nanos(stamp).as_secs_f64();
@@ -167,16 +155,4 @@ fn stuck(queue: &BlockQueue) -> Option<Finding> {
         finding = finding.by_hand_drgn(format!("Object(prog, \"struct request\", address={at})"));
     }
     Some(finding.next("Look for the device's errors in the log, and at the storage behind it: path, controller, hypervisor."))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn disks_that_stand_on_others_say_what_of_them_is_not_read() {
-        assert!(beneath("dm-3").is_some_and(|words| words.contains("suspended")));
-        assert!(beneath("md127").is_some_and(|words| words.contains("RAID")));
-        assert_eq!([beneath("sda"), beneath("mdx"), beneath("nvme0n1")], [None; 3]);
-    }
 }

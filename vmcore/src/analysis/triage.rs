@@ -50,15 +50,25 @@ pub enum Section {
     Irqs,
     /// The block devices and their requests in flight.
     BlockIo,
+    /// The devices of device-mapper and their paths.
+    DeviceMapper,
+    /// The arrays of md.
+    Md,
+    /// The virtio devices and their queues.
+    Virtio,
     /// The network devices and sockets.
     Net,
+    /// The sockets of `AF_UNIX`.
+    UnixSockets,
+    /// The packets that each CPU received and dropped.
+    Softnet,
     /// The workqueues.
     WorkQueues,
     /// The timers.
     Timers,
     /// The control groups.
     Cgroups,
-    /// Settings that matter for a crash, BPF programs, livepatches, virtio.
+    /// Settings that matter for a crash, BPF programs, livepatches.
     Settings,
     /// The last events of the trace buffer.
     Trace,
@@ -68,7 +78,7 @@ pub enum Section {
 
 impl Section {
     /// All of them, in the order in which they are made.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 26] = [
         Self::Kernel,
         Self::Log,
         Self::Panic,
@@ -83,7 +93,12 @@ impl Section {
         Self::Mounts,
         Self::Irqs,
         Self::BlockIo,
+        Self::DeviceMapper,
+        Self::Md,
+        Self::Virtio,
         Self::Net,
+        Self::UnixSockets,
+        Self::Softnet,
         Self::WorkQueues,
         Self::Timers,
         Self::Cgroups,
@@ -110,7 +125,12 @@ impl Section {
             Self::Mounts => "mounts",
             Self::Irqs => "irqs",
             Self::BlockIo => "block_io",
+            Self::DeviceMapper => "device_mapper",
+            Self::Md => "md",
+            Self::Virtio => "virtio",
             Self::Net => "net",
+            Self::UnixSockets => "unix_sockets",
+            Self::Softnet => "softnet",
             Self::WorkQueues => "workqueues",
             Self::Timers => "timers",
             Self::Cgroups => "cgroups",

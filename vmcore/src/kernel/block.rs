@@ -176,6 +176,27 @@ pub fn read(
     Ok(walk)
 }
 
+/// All disks, without the requests that their drivers have.
+///
+/// # Errors
+/// Why there is no list of them.
+pub fn list(
+    memory: &KernelMemory<'_>,
+    description: &Description,
+    limit: usize,
+) -> Result<Walk<Device>, String> {
+    let layout = Layout::<Disk>::new(&description.types).map_err(|e| e.to_string())?;
+    let found = disks(memory, description, limit)?;
+    let mut walk = Walk { items: Vec::new(), end: found.end, lost: found.lost };
+    for at in found.items {
+        match layout.read(memory, at) {
+            Ok(disk) => walk.items.push(Device::new(memory, &description.types, at, disk)),
+            Err(why) => walk.lose(WalkEnd::Inconsistent(at, why.to_string())),
+        }
+    }
+    Ok(walk)
+}
+
 /// The `gendisk`s: devices of the class `block` that are no partitions.
 fn disks(
     memory: &KernelMemory<'_>,
@@ -278,6 +299,23 @@ fn class(memory: &KernelMemory<'_>, description: &Description) -> Result<KVirtAd
     found.ok_or_else(|| format!("the class block is not among the kernel's classes ({})", walk.end))
 }
 
+impl Device {
+    /// What the `gendisk` says.
+    fn new(memory: &KernelMemory<'_>, types: &Types, kaddr: KVirtAddr, disk: Disk) -> Self {
+        Self {
+            kaddr,
+            size_bytes: size(memory, types, disk.part0.0),
+            name: disk.name,
+            major: disk.major,
+            minor: disk.minor,
+            queue: disk.queue,
+            operations: disk.operations,
+            private: disk.private,
+            ..Self::default()
+        }
+    }
+}
+
 fn device(
     memory: &KernelMemory<'_>,
     types: &Types,
@@ -285,22 +323,12 @@ fn device(
     kaddr: KVirtAddr,
     disk: Disk,
 ) -> Device {
-    let mut device = Device {
-        kaddr,
-        size_bytes: size(memory, types, disk.part0.0),
-        name: disk.name,
-        major: disk.major,
-        minor: disk.minor,
-        queue: disk.queue,
-        operations: disk.operations,
-        private: disk.private,
-        ..Device::default()
-    };
-    match layouts.queues.read(memory, disk.queue) {
+    let mut device = Device::new(memory, types, kaddr, disk);
+    match layouts.queues.read(memory, device.queue) {
         Ok(queue) => {
             device.freeze_depth = queue.freeze.as_ref().copied();
             device.quiesce_depth = queue.quiesce.as_ref().copied();
-            device.requests = requests(memory, types, layouts, disk.queue, &queue, &mut device.gaps);
+            device.requests = requests(memory, types, layouts, device.queue, &queue, &mut device.gaps);
         }
         Err(why) => device.gaps.push(why.to_string()),
     }

@@ -13,7 +13,7 @@ use crate::addr::KVirtAddr;
 use crate::format::vmcoreinfo::Vmcoreinfo;
 use crate::limits::Limits;
 use crate::sym::Symbols;
-use crate::sym::btf::{self, BtfError, BtfSource, Types};
+use crate::sym::btf::{self, Btf, BtfError, BtfSource, Types};
 use crate::sym::build_id;
 use crate::sym::dwarf::{self, Agreement, Debuginfo, DebuginfoError, LinkedSymbols};
 use crate::sym::find::{Finder, Wanted};
@@ -234,13 +234,52 @@ impl Description {
         if self.types.modules().iter().any(|(n, _)| n == name) {
             return Ok(());
         }
+        let table = self.module_table(memory, name, limits)?;
+        self.types.add_module(name.to_owned(), table);
+        Ok(())
+    }
+
+    /// The kernel's types with those of these modules beside them, for a walk through structures that may be a module's. A module
+    /// that is not loaded adds nothing: its code is in the kernel itself, or nowhere. The second part says which module is loaded and
+    /// has no types that can be read.
+    #[must_use]
+    pub fn types_of(
+        &self,
+        memory: &KernelMemory<'_>,
+        modules: &[&str],
+        limits: &Limits,
+    ) -> (Types, Vec<String>) {
+        let (mut types, mut gaps) = (self.types.clone(), Vec::new());
+        for name in modules {
+            let loaded = self.symbols.modules().iter().any(|module| module.name().as_ref() == *name);
+            let described = self.module_types.iter().any(|(known, ..)| known == name);
+            if types.modules().iter().any(|(known, _)| known == name) || !(loaded || described) {
+                continue;
+            }
+            match self.module_table(memory, name, limits) {
+                Ok(table) => {
+                    if let Some(why) = table.damage() {
+                        gaps.push(format!("the types of module {name}: {why}"));
+                    }
+                    types.add_module((*name).to_owned(), table);
+                }
+                Err(why) => gaps.push(format!("the types of module {name}: {why}")),
+            }
+        }
+        (types, gaps)
+    }
+
+    fn module_table(
+        &self,
+        memory: &KernelMemory<'_>,
+        name: &str,
+        limits: &Limits,
+    ) -> Result<Arc<Btf>, BtfError> {
         let none = |why: &str| BtfError::Unreadable { why: why.to_owned() };
         let base =
             self.types.kernel().cloned().ok_or_else(|| none("the kernel's own types are not known"))?;
-        let found = self.module_types.iter().find(|(n, ..)| n == name).cloned();
+        let found = self.module_types.iter().find(|(n, ..)| n == name);
         let (_, at, len) = found.ok_or_else(|| none("the module has none"))?;
-        let table = btf::load_module_btf(memory, at, len, &base, limits)?;
-        self.types.add_module(name.to_owned(), Arc::new(table));
-        Ok(())
+        btf::load_module_btf(memory, *at, *len, &base, limits).map(Arc::new)
     }
 }

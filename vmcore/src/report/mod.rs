@@ -12,6 +12,7 @@ mod check;
 mod devices;
 mod fault;
 mod finding;
+mod guest;
 mod host;
 mod identity;
 mod info;
@@ -21,6 +22,7 @@ mod memory;
 mod scrub;
 mod signature;
 mod state;
+mod storage;
 mod waits;
 
 pub use address::Address;
@@ -30,6 +32,7 @@ pub use check::{
 pub use devices::{Bpf, BpfProgram, Irq, Livepatch, Setting, Trace, TraceEvent};
 pub use fault::{CodeLine, Culprit, Event, FaultRegister, Instruction, Operand, TaintFlag};
 pub use finding::{ByHand, Confidence, Finding, HandTool, Severity};
+pub use guest::{Softnet, UnixSocket, VirtioDevice, VirtioQueue};
 pub use host::{BlockQueue, KernelModule, Mount, NetDevice};
 pub use identity::{Completeness, DumpInfo, KernelInfo, Symbols, Taint};
 pub use info::{FrameRange, INFO_SCHEMA, Info, NoteCount, SplitPart, SplitSet};
@@ -42,6 +45,9 @@ pub use scrub::{CanaryHit, CanarySearch, SCRUB_SCHEMA, ScrubAccount, ScrubAudit,
 pub use signature::{SIGNATURE_VERSION, Signature};
 pub use state::{
     Blocked, Cpu, Frame, FrameTrust, Lock, LogLine, LogReport, Panic, PanicKind, Task, TaskRef, WaitEdge,
+};
+pub use storage::{
+    DmTarget, HeldIo, MappedDevice, MdArray, MdMember, Multipath, MultipathPath, UnderlyingDevice,
 };
 pub use waits::{BlockedGroup, Blocker, RunQueue};
 
@@ -100,11 +106,26 @@ pub struct Report {
     pub irqs: Vec<Irq>,
     /// The block devices and what they had in flight.
     pub block_io: Vec<BlockQueue>,
+    /// The devices of device-mapper.
+    #[serde(default)]
+    pub device_mapper: Vec<MappedDevice>,
+    /// The arrays of md.
+    #[serde(default)]
+    pub md: Vec<MdArray>,
+    /// The virtio devices, where the dump is of a guest.
+    #[serde(default)]
+    pub virtio: Vec<VirtioDevice>,
     /// The network devices.
     pub net: Vec<NetDevice>,
     /// TCP and UDP sockets.
     #[serde(default)]
     pub sockets: Vec<Socket>,
+    /// Sockets of `AF_UNIX`.
+    #[serde(default)]
+    pub unix_sockets: Vec<UnixSocket>,
+    /// What each CPU did with the packets that it received.
+    #[serde(default)]
+    pub softnet: Vec<Softnet>,
     /// The control groups, each before those in it.
     #[serde(default)]
     pub cgroups: Vec<ControlGroup>,
@@ -212,8 +233,13 @@ impl Report {
             open_files: Vec::new(),
             irqs: Vec::new(),
             block_io: Vec::new(),
+            device_mapper: Vec::new(),
+            md: Vec::new(),
+            virtio: Vec::new(),
             net: Vec::new(),
             sockets: Vec::new(),
+            unix_sockets: Vec::new(),
+            softnet: Vec::new(),
             cgroups: Vec::new(),
             workqueues: Vec::new(),
             runqueues: Vec::new(),

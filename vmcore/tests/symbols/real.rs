@@ -155,6 +155,46 @@ fn modules_and_their_types_are_those_that_were_loaded() {
     assert_eq!(none.to_string(), "the BTF can't be read: the module has none");
 }
 
+/// Offsets as `pahole --btf_base vmlinux` shows them of the modules' files of 6.1.0-56-cloud-amd64.
+#[test]
+fn members_of_modules_structures_are_where_pahole_says() {
+    let file = data("failures/6.1-multipath.kdump");
+    let dump = Dump::open(file, &OpenOptions::default()).unwrap();
+    let kernel = kernel(&dump);
+    let description = describe(&kernel);
+    let limits = Limits::default();
+    let (types, gaps) = description.types_of(
+        kernel.memory(),
+        &["dm_mod", "dm_multipath", "virtio_ring", "virtio_blk", "no_such_module"],
+        &limits,
+    );
+    assert_eq!(gaps, Vec::<String>::new());
+    for (of, member, offset) in [
+        ("mapped_device", "map", 80),
+        ("mapped_device", "disk", 184),
+        ("mapped_device", "pending_io", 224),
+        ("mapped_device", "deferred", 296),
+        ("dm_table", "num_targets", 208),
+        ("dm_table", "devices", 248),
+        ("dm_target", "private", 56),
+        ("hash_cell", "name", 56),
+        ("multipath", "nr_valid_paths", 40),
+        ("multipath", "queued_bios", 224),
+        ("pgpath", "path.dev", 32),
+        ("pgpath", "is_active", 136),
+        ("priority_group", "pgpaths", 48),
+        ("vring_virtqueue", "vq.num_free", 44),
+        ("vring_virtqueue", "last_used_idx", 88),
+        ("vring_virtqueue", "split.vring.used", 120),
+        ("virtio_blk", "vdev", 32),
+    ] {
+        let found = types.structure(of).unwrap().member(member).unwrap().offset();
+        assert_eq!(found, offset, "{of}.{member}");
+    }
+    // The description itself stays as it was: what a walk needs is its own.
+    assert!(description.types.structure("dm_table").is_err());
+}
+
 #[test]
 fn the_list_of_tasks_and_the_table_of_their_numbers_agree() {
     let dump = dump();

@@ -23,7 +23,11 @@ pub(super) fn maybe(text: Option<&str>) -> Markup {
 pub(super) fn title(key: &str) -> String {
     let words = match key {
         "block_io" => "Block devices",
+        "device_mapper" => "Device-mapper",
+        "md" => "Software RAID",
+        "virtio" => "Virtio devices",
         "net" => "Network",
+        "softnet" => "Received packets of each CPU",
         "irqs" => "Interrupts",
         "runqueues" => "Run queues",
         "mounts" => "Mounts",

@@ -8,11 +8,11 @@ use super::super::escape::escape;
 use super::Page;
 
 /// The text, or a question mark where it is not known.
-fn known(text: Option<&str>) -> String {
+pub(super) fn known(text: Option<&str>) -> String {
     text.map_or_else(|| "?".into(), |text| escape(text).into())
 }
 
-fn number<N: ToString>(value: Option<N>) -> String {
+pub(super) fn number<N: ToString>(value: Option<N>) -> String {
     value.map_or_else(|| "?".into(), |n| n.to_string())
 }
 

@@ -8,6 +8,7 @@ mod io;
 mod memory;
 mod modules;
 mod pages;
+mod storage;
 mod tasks;
 
 pub(super) use fault::operand_words;
@@ -243,7 +244,12 @@ impl Page {
             Section::Trace => self.trace_events(report),
             Section::Mounts => self.mount_table(report),
             Section::BlockIo => self.block_table(report),
+            Section::DeviceMapper => self.mapped_table(report),
+            Section::Md => self.array_table(report),
+            Section::Virtio => self.virtio_table(report),
             Section::Net => self.net_table(report),
+            Section::UnixSockets => self.unix_table(report),
+            Section::Softnet => self.softnet_table(report),
             Section::Cgroups => self.cgroup_table(report),
             Section::Memory => self.memory(report),
             Section::Slab => self.slab(report),
