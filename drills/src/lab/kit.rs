@@ -44,6 +44,15 @@ impl Kit {
             Trigger::Module(_) | Trigger::Held(_) => ("module", vec![MODULE, MODULE_MAKEFILE]),
             Trigger::Frozen => ("frozen", vec![TASKS]),
             Trigger::Crowd(_) => ("crowd", vec![TASKS]),
+            Trigger::Waits => ("waits", vec![MODULE, MODULE_MAKEFILE]),
+            Trigger::Earlier => ("earlier", vec![MODULE, MODULE_MAKEFILE, TASKS]),
+        };
+        let modules: (&[&str], &[&str]) = match trigger {
+            Trigger::Frozen => (&["loop", "ext4"], &[]),
+            // With its delay the disk can't be made before the guest is to fail.
+            Trigger::Waits => (&["nfsv4"], &["null_blk"]),
+            Trigger::Earlier => (&["lzo_rle", "zram"], &["null_blk"]),
+            _ => (&[], &[]),
         };
         let mut made_of = vec!["kit", kind, &kernel.package.name, &kernel.package.version];
         made_of.extend(sources);
@@ -51,29 +60,43 @@ impl Kit {
         let entry = cache.entry("kits", &key, |dir| {
             // Beside the disk, so that a debugger finds what it needs of the module.
             match trigger {
-                Trigger::Module(_) | Trigger::Held(_) => build_module(kernel, dir)?,
+                Trigger::Module(_) | Trigger::Held(_) | Trigger::Waits => build_module(kernel, dir)?,
+                Trigger::Earlier => {
+                    build_module(kernel, dir)?;
+                    build_program(dir)?;
+                }
                 Trigger::Frozen => {
                     build_program(dir)?;
                     build_file_system(&dir.join("ext4"))?;
                 }
                 _ => build_program(dir)?,
             }
-            write_archive(&dir.join("disk"), |cpio| fill(cpio, kernel, dir))
+            write_archive(&dir.join("disk"), |cpio| fill(cpio, kernel, modules, dir))
         })?;
         Ok(Self { disk: Some(entry.join("disk")), key: Some(key) })
     }
 }
 
-/// Puts what was built into the archive.
-fn fill(cpio: &mut Cpio, kernel: &Kernel, dir: &Path) -> Result<(), LabError> {
+/// Puts what was built into the archive, and the kernel's own modules: those to be loaded, and those that the guest's init loads later.
+fn fill(
+    cpio: &mut Cpio,
+    kernel: &Kernel,
+    (modules, later): (&[&str], &[&str]),
+    dir: &Path,
+) -> Result<(), LabError> {
     let mut order = String::new();
-    if dir.join("ext4").is_file() {
-        for module in ModuleTree::open(&kernel.modules)?.choose(&["loop", "ext4"])? {
-            let file = format!("{}.ko", module.name);
-            add_bytes(cpio, &file, 0o644, &module.elf)?;
+    let tree = ModuleTree::open(&kernel.modules)?;
+    let all: Vec<&str> = modules.iter().chain(later).copied().filter(|name| tree.has(name)).collect();
+    for module in tree.choose(&all)? {
+        let is_later = later.contains(&module.name.as_str());
+        let file = format!("{}{}.ko", if is_later { "later-" } else { "" }, module.name);
+        add_bytes(cpio, &file, 0o644, &module.elf)?;
+        if !is_later {
             order.push_str(&file);
             order.push('\n');
         }
+    }
+    if dir.join("ext4").is_file() {
         add_file(cpio, "ext4", 0o600, &dir.join("ext4"))?;
     }
     if dir.join("lab_fail.ko").is_file() {

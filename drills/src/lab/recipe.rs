@@ -76,9 +76,22 @@ pub struct CrashSpec {
     /// Seconds after which the host sends it an NMI.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nmi_after: Option<u64>,
+    /// What the host tells QEMU's monitor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<MonitorLine>,
     /// What its console must then say; empty for anything.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub says: String,
+}
+
+/// A line for QEMU's monitor, while the guest fails.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MonitorLine {
+    /// Seconds after which it is told.
+    pub after: u64,
+    /// The line.
+    pub line: String,
 }
 
 /// What makes a guest fail.
@@ -100,6 +113,10 @@ pub enum Trigger {
     Frozen,
     /// `sysrq-c` with this many tasks, which wait in many ways.
     Crowd(u32),
+    /// `sysrq-c` with a task for each thing that can be waited for.
+    Waits,
+    /// `sysrq-c` after much that the kernel survived.
+    Earlier,
 }
 
 impl Trigger {
@@ -114,6 +131,8 @@ impl Trigger {
             Self::Held(word) => format!("held,{word}"),
             Self::Frozen => "frozen".to_owned(),
             Self::Crowd(tasks) => format!("crowd,{tasks}"),
+            Self::Waits => "waits".to_owned(),
+            Self::Earlier => "earlier".to_owned(),
         }
     }
 }
@@ -131,6 +150,7 @@ struct FailureSpec {
     #[serde(default)]
     cmdline: String,
     nmi_after: Option<u64>,
+    monitor: Option<MonitorLine>,
     says: String,
 }
 
@@ -165,6 +185,7 @@ impl FailureSpec {
             cmdline: self.cmdline,
             trigger: self.trigger,
             nmi_after: self.nmi_after,
+            monitor: self.monitor,
             says: self.says,
         };
         (crash, recipe)
