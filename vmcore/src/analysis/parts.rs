@@ -101,6 +101,7 @@ const ANALYSES: &[Analysis] = &[
     Analysis { section: Section::Panic, run: super::panic::scene::run },
     Analysis { section: Section::Events, run: super::panic::events::run },
     Analysis { section: Section::Blocked, run: super::blocked::run },
+    Analysis { section: Section::Console, run: super::console::run },
     Analysis { section: Section::RunQueues, run: super::lockup::run },
     Analysis { section: Section::Irqs, run: irqs::run },
     Analysis { section: Section::WorkQueues, run: workqueues::run },

@@ -36,6 +36,8 @@ pub enum Section {
     Modules,
     /// Who waits for whom.
     Blocked,
+    /// The consoles and their lock.
+    Console,
     /// The run queues, lockups and stalls.
     RunQueues,
     /// How the memory was used.
@@ -66,7 +68,7 @@ pub enum Section {
 
 impl Section {
     /// All of them, in the order in which they are made.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Kernel,
         Self::Log,
         Self::Panic,
@@ -75,6 +77,7 @@ impl Section {
         Self::Stacks,
         Self::Modules,
         Self::Blocked,
+        Self::Console,
         Self::RunQueues,
         Self::Memory,
         Self::Slab,
@@ -102,6 +105,7 @@ impl Section {
             Self::Stacks => "stacks",
             Self::Modules => "modules",
             Self::Blocked => "blocked",
+            Self::Console => "console",
             Self::RunQueues => "runqueues",
             Self::Memory => "memory",
             Self::Slab => "slab",
@@ -210,6 +214,8 @@ pub fn triage(subject: &Subject<'_>, options: &Options, progress: &dyn Progress,
     }
 
     taint::explain(&mut report, logged.as_ref().ok());
+    verdict::explain_nmi(&mut report);
+    report.findings.extend(verdict::in_interrupt(&report));
     if cancel.is_cancelled() {
         report.skip("the rest", "the analysis was interrupted");
     }

@@ -8,6 +8,7 @@ pub mod bpf;
 mod cgroup;
 pub mod cgroups;
 mod cmdline;
+pub mod console;
 pub mod cpu;
 mod cred;
 pub mod describe;

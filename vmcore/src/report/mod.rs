@@ -43,7 +43,7 @@ pub use signature::{SIGNATURE_VERSION, Signature};
 pub use state::{
     Blocked, Cpu, Frame, FrameTrust, Lock, LogLine, LogReport, Panic, PanicKind, Task, TaskRef, WaitEdge,
 };
-pub use waits::{BlockedGroup, Blocker, RunQueue};
+pub use waits::{BlockedGroup, Blocker, Console, Consoles, RunQueue};
 
 use std::collections::BTreeMap;
 
@@ -87,6 +87,9 @@ pub struct Report {
     pub modules: Vec<KernelModule>,
     /// Who waits for whom.
     pub blocked: Option<Blocked>,
+    /// The consoles and their lock.
+    #[serde(default)]
+    pub console: Option<Consoles>,
     /// How the memory was used.
     pub memory: Option<Memory>,
     /// The slab caches, largest first.
@@ -206,6 +209,7 @@ impl Report {
             tasks: Vec::new(),
             modules: Vec::new(),
             blocked: None,
+            console: None,
             memory: None,
             slab: Vec::new(),
             mounts: Vec::new(),

@@ -23,6 +23,7 @@ pub(super) fn maybe(text: Option<&str>) -> Markup {
 pub(super) fn title(key: &str) -> String {
     let words = match key {
         "block_io" => "Block devices",
+        "console" => "Consoles",
         "net" => "Network",
         "irqs" => "Interrupts",
         "runqueues" => "Run queues",
