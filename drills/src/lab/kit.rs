@@ -45,22 +45,25 @@ impl Kit {
             Trigger::Frozen => ("frozen", vec![TASKS]),
             Trigger::Crowd(_) => ("crowd", vec![TASKS]),
             Trigger::Waits => ("waits", vec![MODULE, MODULE_MAKEFILE]),
+            Trigger::Nfs => ("nfs", Vec::new()),
             Trigger::Earlier => ("earlier", vec![MODULE, MODULE_MAKEFILE, TASKS]),
         };
         let modules: (&[&str], &[&str]) = match trigger {
             Trigger::Frozen => (&["loop", "ext4"], &[]),
-            // With its delay the disk can't be made before the guest is to fail.
-            Trigger::Waits => (&["nfsv4"], &["null_blk"]),
-            Trigger::Earlier => (&["lzo_rle", "zram"], &["null_blk"]),
+            // Its options can't be known before the guest is to fail.
+            Trigger::Waits | Trigger::Earlier => (&[], &["null_blk"]),
+            Trigger::Nfs => (&["nfsv4"], &[]),
             _ => (&[], &[]),
         };
         let mut made_of = vec!["kit", kind, &kernel.package.name, &kernel.package.version];
         made_of.extend(sources);
+        made_of.extend(modules.0.iter().chain(modules.1));
         let key = key(&made_of);
         let entry = cache.entry("kits", &key, |dir| {
             // Beside the disk, so that a debugger finds what it needs of the module.
             match trigger {
                 Trigger::Module(_) | Trigger::Held(_) | Trigger::Waits => build_module(kernel, dir)?,
+                Trigger::Nfs => {}
                 Trigger::Earlier => {
                     build_module(kernel, dir)?;
                     build_program(dir)?;

@@ -115,6 +115,8 @@ pub enum Trigger {
     Crowd(u32),
     /// `sysrq-c` with a task for each thing that can be waited for.
     Waits,
+    /// `sysrq-c` while an NFS server does not answer.
+    Nfs,
     /// `sysrq-c` after much that the kernel survived.
     Earlier,
 }
@@ -132,6 +134,7 @@ impl Trigger {
             Self::Frozen => "frozen".to_owned(),
             Self::Crowd(tasks) => format!("crowd,{tasks}"),
             Self::Waits => "waits".to_owned(),
+            Self::Nfs => "nfs".to_owned(),
             Self::Earlier => "earlier".to_owned(),
         }
     }
