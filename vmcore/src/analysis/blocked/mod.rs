@@ -240,12 +240,26 @@ fn find<'a>(context: &Context<'a>, clock: &Clock) -> (Waits<'a>, bool) {
             break;
         }
     }
-    for (task, behind) in behind::calls(context, &registers) {
+    waiting.extend(spinning(context, &registers, &known, &mut graph));
+    waiting.sort_by(|a, b| b.seconds().total_cmp(&a.seconds()).then(a.task.pid.cmp(&b.task.pid)));
+    let hung_s = hung_timeout(context);
+    (Waits { waiting, graph, registers, hung_s }, stopped)
+}
+
+/// Tasks that run, and wait for another CPU's answer.
+fn spinning<'a>(
+    context: &Context<'a>,
+    registers: &Registers,
+    known: &HashMap<Address, &[Frame]>,
+    graph: &mut Graph,
+) -> Vec<Waiting<'a>> {
+    let mut found = Vec::new();
+    for (task, behind) in behind::calls(context, registers) {
         if let Some(owner) = behind.owner {
             graph.add(task.kaddr, owner.kaddr);
         }
-        waiting.push(Waiting {
-            symbols: symbols_of(context, task, &registers, &known),
+        found.push(Waiting {
+            symbols: symbols_of(context, task, registers, known),
             task,
             why: what::Wait::default(),
             wait: None,
@@ -257,9 +271,7 @@ fn find<'a>(context: &Context<'a>, clock: &Clock) -> (Waits<'a>, bool) {
             behind: Some(behind),
         });
     }
-    waiting.sort_by(|a, b| b.seconds().total_cmp(&a.seconds()).then(a.task.pid.cmp(&b.task.pid)));
-    let hung_s = hung_timeout(context);
-    (Waits { waiting, graph, registers, hung_s }, stopped)
+    found
 }
 
 /// When the kernel itself calls a task hung; with the detector off, its usual value.

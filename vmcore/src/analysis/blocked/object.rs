@@ -14,6 +14,7 @@ use crate::kernel::block::{self, Request};
 use crate::kernel::lock::{LockKind, Wait};
 use crate::kernel::mm::Source;
 use crate::kernel::value::read_text;
+use crate::sym::btf::Struct;
 
 /// Disks that are looked at.
 const DISKS: usize = 4096;
@@ -206,7 +207,7 @@ impl Objects<'_, '_> {
     fn pages(&self, bio: KVirtAddr) -> Vec<u64> {
         let vector = self.read(bio, "bio", &["bi_io_vec"]).map(KVirtAddr).filter(|at| !at.is_null());
         let count = self.read(bio, "bio", &["bi_vcnt"]).unwrap_or_default() & 0xffff;
-        let size = self.source.types().structure("bio_vec").map(|of| of.size()).unwrap_or_default();
+        let size = self.source.types().structure("bio_vec").map(Struct::size).unwrap_or_default();
         let Some(vector) = vector else { return Vec::new() };
         let page = |number: u64| {
             let at = vector.checked_add(number.checked_mul(size)?)?;

@@ -282,8 +282,8 @@ pub(super) fn tell<'s>(names: impl Iterator<Item = &'s str>) -> Wait {
     // `io_schedule` only says that the time counts as waiting for a disk: who calls it tells for what.
     let outer = names.first().is_some_and(|name| name.starts_with("io_schedule"));
     let find = |skipped: usize| {
-        let near = names.iter().enumerate().take(NEAR).skip(skipped);
-        near.filter_map(|(at, name)| Some((at, of(BLOCKS, name)?))).next()
+        let mut near = names.iter().enumerate().take(NEAR).skip(skipped);
+        near.find_map(|(at, name)| Some((at, of(BLOCKS, name)?)))
     };
     let found = find(usize::from(outer)).or_else(|| find(0));
     let block = found.map(|(_, what)| what);
