@@ -6,7 +6,9 @@
  * that waits where one of them is held.
  */
 #include <linux/completion.h>
+#include <linux/console.h>
 #include <linux/delay.h>
+#include <linux/gfp.h>
 #include <linux/init.h>
 #include <linux/irq_work.h>
 #include <linux/jiffies.h>
@@ -15,15 +17,20 @@
 #include <linux/list.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/pagemap.h>
 #include <linux/proc_fs.h>
 #include <linux/rcupdate.h>
+#include <linux/rtmutex.h>
 #include <linux/rwsem.h>
 #include <linux/sched.h>
+#include <linux/semaphore.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
 #include <linux/string.h>
 #include <linux/timer.h>
 #include <linux/uaccess.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
 
 #define FILE_NAME "lab_fail"
 
@@ -246,6 +253,184 @@ static noinline void slab_leak(void)
 		list_add(&one->list, &leak);
 }
 
+static DEFINE_RT_MUTEX(lab_rt_mutex);
+static struct semaphore lab_semaphore;
+static DECLARE_COMPLETION(lab_never);
+static DECLARE_WAIT_QUEUE_HEAD(lab_queue);
+static DECLARE_COMPLETION(all_is_held);
+static struct page *lab_page;
+static struct workqueue_struct *lab_works, *lab_ordered;
+static struct work_struct lab_stuck, lab_first, lab_second;
+
+static noinline void work_wants_mutex(struct work_struct *unused)
+{
+	mutex_lock(&lab_mutex_a);
+}
+
+static noinline int hold_all(void *unused)
+{
+	mutex_lock(&lab_mutex_a);
+	rt_mutex_lock(&lab_rt_mutex);
+	down(&lab_semaphore);
+	lock_page(lab_page);
+	complete(&all_is_held);
+	while (!kthread_should_stop())
+		msleep_interruptible(1000000);
+	return 0;
+}
+
+static noinline int want_rt_mutex(void *unused)
+{
+	rt_mutex_lock(&lab_rt_mutex);
+	return 0;
+}
+
+static noinline int want_semaphore(void *unused)
+{
+	down(&lab_semaphore);
+	return 0;
+}
+
+static noinline int want_page(void *unused)
+{
+	lock_page(lab_page);
+	return 0;
+}
+
+static noinline int want_completion(void *unused)
+{
+	wait_for_completion(&lab_never);
+	return 0;
+}
+
+static noinline int want_event(void *unused)
+{
+	wait_event(lab_queue, nothing);
+	return 0;
+}
+
+static noinline int flush_running(void *unused)
+{
+	flush_work(&lab_stuck);
+	return 0;
+}
+
+static noinline int flush_inactive(void *unused)
+{
+	flush_work(&lab_second);
+	return 0;
+}
+
+static noinline int flush_queue(void *unused)
+{
+	flush_workqueue(lab_works);
+	return 0;
+}
+
+/* What no reader may do, and the kernel warns of it. */
+static noinline int read_and_sleep(void *unused)
+{
+	rcu_read_lock();
+	while (!kthread_should_stop())
+		msleep_interruptible(1000000);
+	rcu_read_unlock();
+	return 0;
+}
+
+static noinline int want_grace_period(void *unused)
+{
+	synchronize_rcu();
+	return 0;
+}
+
+/* From here on no kernel message gets to the console. */
+static noinline int hold_console(void *unused)
+{
+	console_lock();
+	complete(&b_is_held);
+	pr_info("lab_fail: the console does not show this\n");
+	while (!kthread_should_stop())
+		msleep_interruptible(1000000);
+	console_unlock();
+	return 0;
+}
+
+static noinline int want_console(void *unused)
+{
+	console_lock();
+	return 0;
+}
+
+/* One task for each thing that can be waited for. */
+static void waits(void)
+{
+	sema_init(&lab_semaphore, 1);
+	lab_page = alloc_page(GFP_KERNEL);
+	lab_works = alloc_workqueue("lab_works", 0, 0);
+	lab_ordered = alloc_ordered_workqueue("lab_ordered", 0);
+	if (!lab_page || !lab_works || !lab_ordered)
+		return;
+	start(hold_all, "lab_owner");
+	wait_for_completion(&all_is_held);
+	INIT_WORK(&lab_stuck, work_wants_mutex);
+	INIT_WORK(&lab_first, work_wants_mutex);
+	INIT_WORK(&lab_second, work_wants_mutex);
+	queue_work(lab_works, &lab_stuck);
+	queue_work(lab_ordered, &lab_first);
+	queue_work(lab_ordered, &lab_second);
+	msleep(100);
+	start(flush_running, "lab_flush_1");
+	start(flush_inactive, "lab_flush_2");
+	start(flush_queue, "lab_flush_wq");
+	start(want_rt_mutex, "lab_rt_mutex");
+	start(want_semaphore, "lab_semaphore");
+	start(want_page, "lab_page");
+	start(want_completion, "lab_completion");
+	start(want_event, "lab_event");
+	start(read_and_sleep, "lab_rcu_reader");
+	msleep(100);
+	start(want_grace_period, "lab_rcu_sync");
+	start(hold_console, "lab_console");
+	wait_for_completion(&b_is_held);
+	start(want_console, "lab_console_2");
+}
+
+static void answer(void *unused)
+{
+}
+
+static noinline int want_grace_period_soon(void *unused)
+{
+	msleep(1500);
+	synchronize_rcu();
+	return 0;
+}
+
+/* CPU 0 takes no interrupts from here on, and CPU 1 wants its answer. */
+static noinline int want_answer(void *unused)
+{
+	smp_call_function_single(0, spin_without_interrupts, NULL, 0);
+	msleep(2500);
+	smp_call_function_single(0, answer, NULL, 1);
+	return 0;
+}
+
+static void start_on(int (*thread)(void *), const char *name, int cpu)
+{
+	struct task_struct *task = kthread_create(thread, NULL, "%s", name);
+
+	if (IS_ERR(task))
+		return;
+	kthread_bind(task, cpu);
+	wake_up_process(task);
+}
+
+static void ipi(void)
+{
+	start_on(want_grace_period_soon, "lab_rcu_sync", 1);
+	start_on(want_answer, "lab_ipi", 1);
+}
+
 static const struct failure failures[] = {
 	{ "null-deref", null_deref },
 	{ "bug", bug },
@@ -262,6 +447,8 @@ static const struct failure failures[] = {
 	{ "mutex-held", mutex_held },
 	{ "rwsem-held", rwsem_held },
 	{ "slab-leak", slab_leak },
+	{ "waits", waits },
+	{ "ipi", ipi },
 };
 
 static ssize_t lab_write(struct file *file, const char __user *from, size_t len, loff_t *at)

@@ -5,6 +5,8 @@
  *   lab_tasks crowd N      makes N tasks that wait in as many ways as there are, says so, and stays
  *   lab_tasks freeze DIR   freezes the file system there, as fsfreeze does
  *   lab_tasks secrets MARK ANY   puts hush-WORD-MARK where secrets lie, for one WORD after the other, says so, and stays
+ *   lab_tasks hugetlb      holds a huge page
+ *   lab_tasks bpf          holds a BPF program, a socket filter that lets nothing through
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -12,6 +14,7 @@
 #include <arpa/inet.h>
 #include <net/if.h>
 #include <limits.h>
+#include <linux/bpf.h>
 #include <linux/fs.h>
 #include <linux/futex.h>
 #include <linux/keyctl.h>
@@ -452,8 +455,55 @@ static int secrets(const char *mark)
 		pause();
 }
 
+/* Says what it has, and keeps it. */
+static int stay(const char *what)
+{
+	printf("lab: holds %s\n", what);
+	fflush(stdout);
+	while (pause() < 0)
+		;
+	return 0;
+}
+
+static int hugetlb(void)
+{
+	char *page = mmap(NULL, 2 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+
+	if (page == MAP_FAILED) {
+		perror("lab: hugetlb");
+		return 1;
+	}
+	*page = 1;
+	return stay("a huge page");
+}
+
+static int bpf(void)
+{
+	const struct bpf_insn program[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .imm = 0 },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	union bpf_attr load = {
+		.prog_type = BPF_PROG_TYPE_SOCKET_FILTER,
+		.insns = (__u64)(unsigned long)program,
+		.insn_cnt = COUNT(program),
+		.license = (__u64)(unsigned long)"Dual MIT/GPL",
+		.prog_name = "lab_filter",
+	};
+
+	if (syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof(load)) < 0) {
+		perror("lab: bpf");
+		return 1;
+	}
+	return stay("a BPF program");
+}
+
 int main(int argc, char **argv)
 {
+	if (argc == 2 && strcmp(argv[1], "hugetlb") == 0)
+		return hugetlb();
+	if (argc == 2 && strcmp(argv[1], "bpf") == 0)
+		return bpf();
 	if (argc == 3 && strcmp(argv[1], "crowd") == 0)
 		return crowd(atoi(argv[2]));
 	if (argc == 3 && strcmp(argv[1], "freeze") == 0)

@@ -170,6 +170,11 @@ fn kdump(boot: &Boot<'_>, spec: &CrashSpec, orders: &str, dir: &Path) -> Result<
         std::thread::sleep(Duration::from_secs(seconds));
         guest.qmp()?.execute("inject-nmi", serde_json::json!({}))?;
     }
+    if let Some(monitor) = &spec.monitor {
+        std::thread::sleep(Duration::from_secs(monitor.after));
+        let line = serde_json::json!({ "command-line": monitor.line });
+        guest.qmp()?.execute("human-monitor-command", line)?;
+    }
     guest.wait_console("lab: capture kernel", BOOT)?;
     guest.wait_console("lab: captured", if runs.is_empty() { DUMP } else { DUMP * 2 })?;
     // The console's last words come after that; the guest powers itself off.

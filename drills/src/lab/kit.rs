@@ -53,26 +53,34 @@ impl Kit {
             Trigger::Frozen => ("frozen", vec![TASKS]),
             Trigger::Crowd(_) | Trigger::Secrets => ("crowd", vec![TASKS]),
             Trigger::Storage(_) => ("storage", vec![STORAGE]),
+            Trigger::Waits => ("waits", vec![MODULE, MODULE_MAKEFILE]),
+            Trigger::Nfs => ("nfs", Vec::new()),
+            Trigger::Earlier => ("earlier", vec![MODULE, MODULE_MAKEFILE, TASKS]),
+        };
+        let modules: (&[&str], &[&str]) = match trigger {
+            Trigger::Frozen => (&["loop", "ext4"], &[]),
+            // Its options can't be known before the guest is to fail.
+            Trigger::Waits | Trigger::Earlier => (&[], &["null_blk"]),
+            Trigger::Nfs => (&["nfsv4"], &[]),
+            Trigger::Storage(word) => {
+                (STORAGE_MODULES.iter().find(|(known, _)| known == word).map_or(&[], |(_, list)| *list), &[])
+            }
+            _ => (&[], &[]),
         };
         let mut made_of = vec!["kit", kind, &kernel.package.name, &kernel.package.version];
         made_of.extend(sources);
-        let modules = match trigger {
-            Trigger::Frozen => &["loop", "ext4"],
-            Trigger::Storage(word) => {
-                made_of.push(word);
-                STORAGE_MODULES
-                    .iter()
-                    .find(|(known, _)| known == word)
-                    .map_or(&[] as &[&str], |(_, list)| list)
-            }
-            _ => &[],
-        };
+        made_of.extend(modules.0.iter().chain(modules.1));
         let key = key(&made_of);
         let entry = cache.entry("kits", &key, |dir| {
             // Beside the disk, so that a debugger finds what it needs of the module.
             match trigger {
-                Trigger::Module(_) | Trigger::Held(_) => build_module(kernel, dir)?,
+                Trigger::Module(_) | Trigger::Held(_) | Trigger::Waits => build_module(kernel, dir)?,
                 Trigger::Storage(_) => build_program(dir, "lab_storage", STORAGE)?,
+                Trigger::Nfs => {}
+                Trigger::Earlier => {
+                    build_module(kernel, dir)?;
+                    build_program(dir, "lab_tasks", TASKS)?;
+                }
                 Trigger::Frozen => {
                     build_program(dir, "lab_tasks", TASKS)?;
                     build_file_system(&dir.join("ext4"))?;
@@ -85,13 +93,21 @@ impl Kit {
     }
 }
 
-/// Puts what was built into the archive.
-fn fill(cpio: &mut Cpio, kernel: &Kernel, modules: &[&str], dir: &Path) -> Result<(), LabError> {
+/// Puts what was built into the archive, and the kernel's own modules: those to be loaded, and those that the guest's init loads later.
+fn fill(
+    cpio: &mut Cpio,
+    kernel: &Kernel,
+    (modules, later): (&[&str], &[&str]),
+    dir: &Path,
+) -> Result<(), LabError> {
     let mut order = String::new();
-    if !modules.is_empty() {
-        for module in ModuleTree::open(&kernel.modules)?.choose(modules)? {
-            let file = format!("{}.ko", module.name);
-            add_bytes(cpio, &file, 0o644, &module.elf)?;
+    let tree = ModuleTree::open(&kernel.modules)?;
+    let all: Vec<&str> = modules.iter().chain(later).copied().filter(|name| tree.has(name)).collect();
+    for module in tree.choose(&all)? {
+        let is_later = later.contains(&module.name.as_str());
+        let file = format!("{}{}.ko", if is_later { "later-" } else { "" }, module.name);
+        add_bytes(cpio, &file, 0o644, &module.elf)?;
+        if !is_later {
             order.push_str(&file);
             order.push('\n');
         }

@@ -76,9 +76,22 @@ pub struct CrashSpec {
     /// Seconds after which the host sends it an NMI.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nmi_after: Option<u64>,
+    /// What the host tells QEMU's monitor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<MonitorLine>,
     /// What its console must then say; empty for anything.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub says: String,
+}
+
+/// A line for QEMU's monitor, while the guest fails.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MonitorLine {
+    /// Seconds after which it is told.
+    pub after: u64,
+    /// The line.
+    pub line: String,
 }
 
 /// What makes a guest fail.
@@ -104,6 +117,12 @@ pub enum Trigger {
     Secrets,
     /// A block device that stands on others, or whose host does not answer, and tasks that wait for it.
     Storage(String),
+    /// `sysrq-c` with a task for each thing that can be waited for.
+    Waits,
+    /// `sysrq-c` while an NFS server does not answer.
+    Nfs,
+    /// `sysrq-c` after much that the kernel survived.
+    Earlier,
 }
 
 impl Trigger {
@@ -120,6 +139,9 @@ impl Trigger {
             Self::Crowd(tasks) => format!("crowd,{tasks}"),
             Self::Secrets => "secrets".to_owned(),
             Self::Storage(word) => format!("storage,{word}"),
+            Self::Waits => "waits".to_owned(),
+            Self::Nfs => "nfs".to_owned(),
+            Self::Earlier => "earlier".to_owned(),
         }
     }
 }
@@ -137,6 +159,7 @@ struct FailureSpec {
     #[serde(default)]
     cmdline: String,
     nmi_after: Option<u64>,
+    monitor: Option<MonitorLine>,
     says: String,
 }
 
@@ -171,6 +194,7 @@ impl FailureSpec {
             cmdline: self.cmdline,
             trigger: self.trigger,
             nmi_after: self.nmi_after,
+            monitor: self.monitor,
             says: self.says,
         };
         (crash, recipe)

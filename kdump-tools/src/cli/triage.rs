@@ -38,9 +38,9 @@ pub struct Args {
     /// Write the report to this file, which gets its name only when it is whole
     #[arg(short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Only these parts, and all of them: kernel, log, panic, cpus, tasks, stacks, modules, blocked, runqueues,
-    /// memory, slab, mounts, irqs, block_io, device_mapper, md, virtio, net, unix_sockets, softnet, workqueues, timers, cgroups,
-    /// settings, trace, events
+    /// Only these parts, and all of them: kernel, log, panic, cpus, tasks, stacks, modules, blocked, console,
+    /// runqueues, memory, slab, mounts, irqs, block_io, device_mapper, md, virtio, net, unix_sockets, softnet, workqueues,
+    /// timers, cgroups, settings, trace, events
     #[expect(clippy::doc_markdown, reason = "the help is plain text")]
     #[arg(long, value_delimiter = ',', value_parser = section, value_name = "PART")]
     only: Vec<Section>,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use vmcore::analysis::signature::may_be_hardware;
 use vmcore::report::Signature;
 
 use super::color::{Painter, Style};
@@ -53,7 +54,8 @@ fn one(out: &mut String, subject: &Subject, width: usize, painter: Painter) {
         line(&format!("  signature {} ({})", signature.hash, signature.confidence.word()));
     }
     if let Some(history) = subject.history.as_ref().filter(|history| history.count > 1) {
-        when_and_where(out, history, width);
+        let kind = subject.signature.as_ref().map_or("", |signature| &signature.kind);
+        when_and_where(out, kind, history, width);
     }
     for group in &subject.groups {
         let _ = writeln!(out, "\n{}", painter.paint(Style::Strong, &head(group)));
@@ -101,7 +103,7 @@ fn shape(signature: &Signature) -> String {
     format!("{}{module}{about}{frames}", escape(&signature.kind))
 }
 
-fn when_and_where(out: &mut String, history: &History, width: usize) {
+fn when_and_where(out: &mut String, kind: &str, history: &History, width: usize) {
     let time = |at: Option<f64>| at.and_then(human::utc).unwrap_or_else(|| "not known".into());
     let mut lines = vec![
         format!("first seen  {}", time(history.first_seen)),
@@ -110,11 +112,13 @@ fn when_and_where(out: &mut String, history: &History, width: usize) {
         format!("kernels     {}", names(&history.kernels)),
     ];
     if let Some(host) = history.only_host() {
-        lines.push(format!(
-            "It is {} each time: look at its hardware too (memory, machine checks, BMC), and at what only it runs.",
-            escape(host)
-        ));
-    } else if history.hosts.len() > 1 {
+        let look = if may_be_hardware(kind) {
+            "look at its hardware too (memory, machine checks, BMC), and at what only it runs"
+        } else {
+            "look at what only it runs, and how it is set up"
+        };
+        lines.push(format!("It is {} each time: {look}.", escape(host)));
+    } else if history.hosts.len() > 1 && may_be_hardware(kind) {
         lines.push("It is more than one host: hardware is not the likely cause.".into());
     }
     for line in lines {

@@ -38,7 +38,7 @@ fn a_crash_that_was_seen_before_is_told_with_hosts_and_times_and_fits_the_schema
     for part in [
         "Seen before, once; and something like it, once.",
         "first seen  2020-09-13 12:26:40 UTC",
-        "It is db1 each time: look at its hardware too",
+        "It is db1 each time: look at what only it runs",
         "The same crash (1)",
         "Nearly the same (1), alike by 0.68",
     ] {

@@ -13,13 +13,23 @@ const LATE: f64 = 2.0;
 /// Functions in which a CPU waits for another's answer.
 const WAITS: &[&str] = &["smp_call_function", "csd_lock_wait", "__csd_lock_wait"];
 
-/// One finding for each CPU that does not answer. `calls` tells the functions that a CPU is in, `a < b < c`.
-pub(super) fn findings(
+/// A CPU that spins until another one has called a function.
+#[derive(Clone, Debug)]
+pub(super) struct Waiting {
+    /// The call; the CPU that was asked has not begun it.
+    pub(super) call: Call,
+    /// The CPU that waits.
+    pub(super) from: usize,
+    /// The functions that it is in.
+    pub(super) at: String,
+}
+
+/// All such CPUs. `calls` tells the functions that a CPU is in, `a < b < c`.
+pub(super) fn waiting(
     context: &Context<'_>,
-    queues: &[RunQueue],
     calls: impl Fn(usize) -> Option<String>,
     gaps: &mut Vec<Gap>,
-) -> Vec<Finding> {
+) -> Vec<Waiting> {
     let source = memory::source(context);
     let mut gap = |why: String| gaps.push(Gap { what: "calls to other CPUs".into(), why });
     let all = match ipi::read(&source) {
@@ -32,21 +42,28 @@ pub(super) fn findings(
             return Vec::new();
         }
     };
+    let waits = |call: Call| {
+        let from = call.from.or_else(|| on_stack(context, &call))?;
+        let at = calls(from).filter(|at| is_wait(at))?;
+        Some(Waiting { call, from, at })
+    };
+    all.into_iter().filter_map(waits).collect()
+}
+
+/// One finding for each CPU that does not answer. `calls` tells the functions that a CPU is in, `a < b < c`.
+pub(super) fn findings(
+    context: &Context<'_>,
+    queues: &[RunQueue],
+    calls: impl Fn(usize) -> Option<String>,
+    gaps: &mut Vec<Gap>,
+) -> Vec<Finding> {
+    let all = waiting(context, &calls, gaps);
     let reader = Reader::new(context.memory, context.description, context.per_cpu, context.limits);
     let mut found = Vec::new();
     for queue in queues.iter().filter(|queue| queue.behind_s.is_some_and(|behind| behind >= LATE)) {
         let Ok(cpu) = usize::try_from(queue.cpu) else { continue };
-        let waits = |call: &Call| {
-            let from = call.from.or_else(|| on_stack(context, call))?;
-            let at = calls(from).filter(|at| is_wait(at))?;
-            Some((from, at))
-        };
-        let waiting: Vec<_> = all
-            .iter()
-            .filter(|call| call.cpu == cpu)
-            .filter_map(|call| waits(call).map(|(from, at)| (call, from, at)))
-            .collect();
-        let Some((first, from, _)) = waiting.first() else { continue };
+        let waiting: Vec<&Waiting> = all.iter().filter(|waiting| waiting.call.cpu == cpu).collect();
+        let Some(Waiting { call: first, from, .. }) = waiting.first() else { continue };
         let behind = queue.behind_s.unwrap_or_default();
         let title = format!(
             "CPU {from} waits for CPU {cpu} to call {}, and CPU {cpu} does not.",
@@ -54,7 +71,7 @@ pub(super) fn findings(
         );
         let mut finding = Finding::new("KD-LOCKUP-IPI", Severity::Warning, Confidence::Likely, title)
             .because(format!("the clock of CPU {cpu} is {behind:.1} s behind that of the latest CPU"));
-        for (call, from, at) in &waiting {
+        for Waiting { call, from, at } in waiting {
             finding = finding.because(format!(
                 "the call at {} is in the queue of CPU {cpu}, and CPU {from} is in {at}",
                 call.kaddr

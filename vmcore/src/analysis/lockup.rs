@@ -66,6 +66,21 @@ pub(super) fn run(context: &Context<'_>, _: &Clock) -> Part {
     part
 }
 
+/// The functions that a CPU was in, from where the trouble is: `a < b < c`.
+pub(super) fn calls(context: &Context<'_>, registers: &Registers, cpu: usize) -> Option<String> {
+    let registers = registers.of(cpu)?;
+    let stack = context.unwinder.unwind_registers(registers, cpu);
+    let from = context.unwinder.trouble(&stack).map_or(0, |trouble| trouble.frame);
+    let frames = stacks::frames(context.unwinder, &stack, from);
+    let names: Vec<String> = frames
+        .iter()
+        .filter(|frame| frame.sure)
+        .filter_map(|frame| frame.symbol.clone())
+        .take(CALLS)
+        .collect();
+    (!names.is_empty()).then(|| names.join(" < "))
+}
+
 struct Look<'c, 'a> {
     context: &'c Context<'a>,
     registers: &'c Registers,
@@ -113,19 +128,8 @@ impl Look<'_, '_> {
         }
     }
 
-    /// The functions that a CPU was in.
     fn calls(&self, cpu: usize) -> Option<String> {
-        let registers = self.registers.of(cpu)?;
-        let stack = self.context.unwinder.unwind_registers(registers, cpu);
-        let from = self.context.unwinder.trouble(&stack).map_or(0, |trouble| trouble.frame);
-        let frames = stacks::frames(self.context.unwinder, &stack, from);
-        let names: Vec<String> = frames
-            .iter()
-            .filter(|frame| frame.sure)
-            .filter_map(|frame| frame.symbol.clone())
-            .take(CALLS)
-            .collect();
-        (!names.is_empty()).then(|| names.join(" < "))
+        calls(self.context, self.registers, cpu)
     }
 
     /// The watchdog has a thread that runs on each CPU every few seconds, also on idle ones. Where it has not for twice

@@ -5,6 +5,7 @@ mod blocked;
 pub mod budget;
 mod cgroups;
 pub mod completeness;
+mod console;
 mod cpus;
 mod device_mapper;
 pub mod follow;

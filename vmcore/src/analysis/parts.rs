@@ -113,6 +113,7 @@ const FIRST: &[Analysis] = &[
 /// All the others, in the order in which their findings come.
 const OTHERS: &[Analysis] = &[
     Analysis { section: Section::Blocked, run: super::blocked::run },
+    Analysis { section: Section::Console, run: super::console::run },
     Analysis { section: Section::RunQueues, run: super::lockup::run },
     Analysis { section: Section::Irqs, run: irqs::run },
     Analysis { section: Section::WorkQueues, run: workqueues::run },

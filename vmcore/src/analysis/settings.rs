@@ -11,7 +11,11 @@ pub(super) fn run(context: &Context<'_>, _: &Clock) -> Part {
     let settings = sysctl::read(reader);
     let programs = bpf::read(reader);
     let patches = livepatch::read(reader);
-    let findings = findings(&settings);
+    let survived = context.log.is_some_and(|log| {
+        let crashed = context.kernel.facts().crash_time.is_some();
+        super::panic::events::survived_an_oops(log, crashed)
+    });
+    let findings = findings(&settings, survived);
     let gaps = [
         ("settings", settings.gaps.clone()),
         ("bpf", programs.as_ref().map(|bpf| bpf.gaps.clone()).unwrap_or_default()),
@@ -60,7 +64,8 @@ fn words(found: &bpf::Bpf) -> Bpf {
 }
 
 /// What makes the next crash leave less than it could. Only that is told; what a site prefers is its own matter.
-fn findings(settings: &Settings) -> Vec<Finding> {
+/// That an oops does not end the kernel is most sites' choice, and a default: it is told where it has cost a dump.
+fn findings(settings: &Settings, survived: bool) -> Vec<Finding> {
     let mut all = Vec::new();
     let loaded = settings.number("kexec_crash_loaded");
     if loaded == Some(0) {
@@ -79,12 +84,13 @@ fn findings(settings: &Settings) -> Vec<Finding> {
                 .by_hand_drgn("prog[\"kexec_crash_image\"]"),
         );
     }
-    if loaded == Some(1) && settings.number("kernel.panic_on_oops") == Some(0) {
-        let title =
-            "An oops does not take this kernel down, so it runs on damaged and leaves no dump of the oops.";
+    if survived && loaded == Some(1) && settings.number("kernel.panic_on_oops") == Some(0) {
+        let title = "This dump is not of the first oops: the kernel was told to run on after one.";
         all.push(
             Finding::new("KD-SETTINGS-OOPS-GOES-ON", Severity::Info, Confidence::Certain, title)
-                .because("kernel.panic_on_oops is 0, and a capture kernel is loaded")
+                .because(
+                    "kernel.panic_on_oops is 0, a capture kernel is loaded, and the log has an earlier oops",
+                )
                 .next("Set kernel.panic_on_oops = 1 where a dump of the first trouble is wanted: in a file of /etc/sysctl.d, then sysctl --system.")
                 .by_hand_crash("p panic_on_oops")
                 .by_hand_drgn("prog[\"panic_on_oops\"]"),
@@ -99,16 +105,17 @@ mod tests {
 
     #[test]
     fn only_what_costs_the_next_dump_is_told() {
-        let with = |loaded, oops| {
+        let with = |loaded, oops, survived| {
             let mut settings = Settings::default();
             let number = sysctl::Setting::Number;
             settings.settings.push(("kexec_crash_loaded".into(), number(loaded)));
             settings.settings.push(("kernel.panic_on_oops".into(), number(oops)));
-            findings(&settings).into_iter().map(|finding| finding.code).collect::<Vec<_>>()
+            findings(&settings, survived).into_iter().map(|finding| finding.code).collect::<Vec<_>>()
         };
-        assert_eq!(with(0, 0), ["KD-SETTINGS-NO-CAPTURE-KERNEL"]);
-        assert_eq!(with(1, 0), ["KD-SETTINGS-OOPS-GOES-ON"]);
-        assert_eq!(with(1, 1), [""; 0]);
-        assert!(findings(&Settings::default()).is_empty());
+        assert_eq!(with(0, 0, true), ["KD-SETTINGS-NO-CAPTURE-KERNEL"]);
+        assert_eq!(with(1, 0, true), ["KD-SETTINGS-OOPS-GOES-ON"]);
+        assert_eq!(with(1, 0, false), [""; 0]);
+        assert_eq!(with(1, 1, true), [""; 0]);
+        assert!(findings(&Settings::default(), true).is_empty());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::signature;
 use crate::report::{Confidence, Finding, Report, Severity};
 
 /// The code of the finding that several dumps are of the same crash.
@@ -74,8 +75,13 @@ fn same_crash(hash: &str, reports: &[&Report]) -> Option<Finding> {
             report.kernel.release.as_deref().unwrap_or("not known")
         ));
     }
+    let kind = reports.iter().find_map(|report| report.signature.as_ref()).map(|signature| &signature.kind);
     let next = if hosts.len() == 1 && all_named {
-        "It is one host: look at its hardware too, and at what only it runs."
+        if kind.is_some_and(|kind| signature::may_be_hardware(kind)) {
+            "It is one host: look at its hardware too, and at what only it runs."
+        } else {
+            "It is one host: look at what only it runs, and how it is set up."
+        }
     } else {
         "It is not the hardware of one host: look for what these have in common, and for a fix in a newer kernel."
     };
@@ -121,6 +127,23 @@ mod tests {
         assert_eq!(found[0], ["It is the same crash in 2 of the dumps, on h1, h2."]);
         assert_eq!(found[0], found[1]);
         assert!(found[2].is_empty());
+    }
+
+    #[test]
+    fn hardware_is_named_only_for_what_hardware_can_do() {
+        let next = |kind: &str| {
+            let mut both = [report("a", "h1", 1.0, &["f"]), report("b", "h1", 2.0, &["f"])];
+            for report in &mut both {
+                report.signature.as_mut().unwrap().kind = kind.into();
+            }
+            compare(&mut both.iter_mut().collect::<Vec<_>>());
+            both[0].findings[0].next[0].clone()
+        };
+        assert!(next("general-protection").contains("its hardware"));
+        assert!(next("mce").contains("its hardware"));
+        for kind in ["deadlock", "hung-task", "oom", "sysrq"] {
+            assert!(!next(kind).contains("hardware"), "{kind}");
+        }
     }
 
     #[test]

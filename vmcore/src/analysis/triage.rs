@@ -38,6 +38,8 @@ pub enum Section {
     Modules,
     /// Who waits for whom.
     Blocked,
+    /// The consoles and their lock.
+    Console,
     /// The run queues, lockups and stalls.
     RunQueues,
     /// How the memory was used.
@@ -78,7 +80,7 @@ pub enum Section {
 
 impl Section {
     /// All of them, in the order in which they are made.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Kernel,
         Self::Log,
         Self::Panic,
@@ -87,6 +89,7 @@ impl Section {
         Self::Stacks,
         Self::Modules,
         Self::Blocked,
+        Self::Console,
         Self::RunQueues,
         Self::Memory,
         Self::Slab,
@@ -119,6 +122,7 @@ impl Section {
             Self::Stacks => "stacks",
             Self::Modules => "modules",
             Self::Blocked => "blocked",
+            Self::Console => "console",
             Self::RunQueues => "runqueues",
             Self::Memory => "memory",
             Self::Slab => "slab",
@@ -248,6 +252,8 @@ pub fn triage_followed(
     }
 
     taint::explain(&mut report, logged.as_ref().ok());
+    verdict::explain_nmi(&mut report);
+    report.findings.extend(verdict::in_interrupt(&report));
     if cancel.is_cancelled() {
         report.skip("the rest", "the analysis was interrupted");
     }

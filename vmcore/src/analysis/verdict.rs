@@ -1,7 +1,7 @@
 //! The finding that a panic makes: what it means, and what to do next.
 
 use super::panic::LoggedPanic;
-use crate::report::{Confidence, Finding, PanicKind, Severity};
+use crate::report::{Confidence, Finding, PanicKind, Report, Severity};
 
 /// The code, what it means, and the next steps of a kind of panic.
 struct Meaning {
@@ -34,6 +34,68 @@ fn by_hand(finding: Finding, panic: &LoggedPanic) -> Finding {
         _ => finding.by_hand_crash("log"),
     };
     finding.by_hand_drgn("prog.crashed_thread().stack_trace()")
+}
+
+/// Says of an NMI that ended the kernel what the CPU was at, where that is why somebody sent it: it took no interrupts for long.
+pub(super) fn explain_nmi(report: &mut Report) {
+    let Some(panic) = report.panic.as_ref().filter(|panic| panic.kind == PanicKind::Nmi) else { return };
+    let Some(cpu) = panic.cpu else { return };
+    let of_cpu = |finding: &&Finding| {
+        ["KD-LOCKUP-HARD", "KD-LOCKUP-IRQS-OFF"].contains(&finding.code.as_str())
+            && finding.title.starts_with(&format!("CPU {cpu} "))
+    };
+    let Some(lockup) = report.findings.iter().find(of_cpu) else { return };
+    let (code, why) = (lockup.code.clone(), lockup.title.clone());
+    let Some(finding) = report.findings.iter_mut().find(|finding| finding.code == "KD-PANIC-NMI") else {
+        return;
+    };
+    "A non-maskable interrupt ended a kernel whose CPU took no interrupts: it hung before the NMI came."
+        .clone_into(&mut finding.title);
+    finding.evidence.push(format!("{code}: {why}"));
+    finding
+        .next
+        .insert(0, format!("Look why CPU {cpu} had its interrupts off: kdt triage --only panic,cpus."));
+}
+
+/// Functions below which softirqs run (`handle_softirqs` since 6.10).
+const SOFTIRQ: &[&str] = &["handle_softirqs", "__do_softirq", "do_softirq"];
+/// With what the entries of hard interrupts begin, before and since 5.8.
+const HARDIRQ: &[&str] =
+    &["asm_sysvec_", "asm_common_interrupt", "common_interrupt", "ret_from_intr", "do_IRQ"];
+
+/// Says that a panic happened in an interrupt, which the task of that CPU need not have to do with. Watchdogs and errors of the hardware
+/// come so by their nature.
+pub(super) fn in_interrupt(report: &Report) -> Option<Finding> {
+    let panic = report.panic.as_ref()?;
+    let by_nature = matches!(
+        panic.kind,
+        PanicKind::SoftLockup | PanicKind::HardLockup | PanicKind::Nmi | PanicKind::RcuStall | PanicKind::Mce
+    );
+    if by_nature {
+        return None;
+    }
+    let mut names =
+        panic.backtrace.iter().filter(|frame| frame.sure).filter_map(|frame| frame.symbol.as_deref());
+    let (what, function) = names.find_map(|name| {
+        let bare = name.split('.').next().unwrap_or(name);
+        if SOFTIRQ.contains(&bare) {
+            Some(("a softirq", bare))
+        } else {
+            HARDIRQ.iter().any(|start| bare.starts_with(start)).then_some(("a hard interrupt", bare))
+        }
+    })?;
+    let task =
+        panic.task.as_ref().and_then(|task| Some(format!("{} (pid {})", task.comm.as_ref()?, task.pid?)));
+    let task = task.unwrap_or_else(|| "the task of that CPU".into());
+    let place = panic.cpu.map(|cpu| format!(" on CPU {cpu}")).unwrap_or_default();
+    let title = format!(
+        "It happened in {what}{place}, in the middle of {task}, which need not have anything to do with it."
+    );
+    Some(
+        Finding::new("KD-IN-INTERRUPT", Severity::Info, Confidence::Certain, title)
+            .because(format!("{function} is among the callers"))
+            .next("Look at the functions before that one in the call trace, and at whose timer, interrupt or packet it was."),
+    )
 }
 
 fn meaning(kind: PanicKind) -> Meaning {
@@ -141,6 +203,7 @@ mod tests {
         let page = include_str!("../../../docs/findings.md");
         let sources = [
             include_str!("completeness.rs"),
+            include_str!("console.rs"),
             include_str!("identity.rs"),
             include_str!("inside.rs"),
             include_str!("lockup.rs"),
@@ -155,6 +218,49 @@ mod tests {
         for code in codes {
             assert!(page.contains(&format!("### {code}\n")), "docs/findings.md has no {code}");
         }
+    }
+
+    #[test]
+    fn an_nmi_that_came_upon_a_hung_cpu_says_so_and_another_does_not() {
+        let report = |of: &str| {
+            let mut report = Report::empty("kdt", "0", "a");
+            let panic =
+                serde_json::json!({"kind": "nmi", "message": "x", "cpu": 0, "task": null, "backtrace": []});
+            report.panic = Some(serde_json::from_value(panic).unwrap());
+            let nmi = meaning(PanicKind::Nmi);
+            report.findings.push(Finding::new(nmi.code, Severity::Critical, Confidence::Certain, nmi.title));
+            let lockup = format!("{of} had not taken its timer tick for about 10.8 s, with interrupts off.");
+            let lockup = Finding::new("KD-LOCKUP-IRQS-OFF", Severity::Warning, Confidence::Likely, lockup);
+            report.findings.push(lockup);
+            explain_nmi(&mut report);
+            report
+        };
+        let hung = report("CPU 0");
+        assert!(hung.findings[0].title.contains("took no interrupts"), "{}", hung.findings[0].title);
+        assert!(hung.findings[0].evidence[0].contains("10.8 s"));
+        assert_eq!(report("CPU 1").findings[0].title, meaning(PanicKind::Nmi).title);
+    }
+
+    #[test]
+    fn a_panic_in_an_interrupt_says_so_and_a_watchdog_s_does_not() {
+        let told = |kind: &str, names: &[&str]| {
+            let mut report = Report::empty("kdt", "0", "a");
+            let frame = |name: &&str| {
+                serde_json::json!({"pc": null, "symbol": name, "offset": 1, "module": null, "trust": "orc", "sure": true,
+                    "sp": null, "file": null, "line": null, "inlined": false, "stack": null, "interrupted": false})
+            };
+            let frames: Vec<_> = names.iter().map(frame).collect();
+            let panic = serde_json::json!({"kind": kind, "message": "x", "cpu": 0, "task": null, "backtrace": frames});
+            report.panic = Some(serde_json::from_value(panic).unwrap());
+            in_interrupt(&report).map(|finding| finding.title)
+        };
+        let soft =
+            ["timer_ends", "call_timer_fn", "__do_softirq", "asm_sysvec_apic_timer_interrupt", "do_idle"];
+        assert!(told("other", &soft).unwrap().contains("a softirq on CPU 0"));
+        let hard = ["irq_work_runs", "__sysvec_irq_work", "asm_sysvec_irq_work", "lab_write"];
+        assert!(told("null-deref", &hard).unwrap().contains("a hard interrupt"));
+        assert_eq!(told("soft-lockup", &hard), None);
+        assert_eq!(told("null-deref", &["lab_write", "vfs_write", "entry_SYSCALL_64"]), None);
     }
 
     #[test]

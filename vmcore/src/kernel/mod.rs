@@ -11,6 +11,7 @@ pub mod bus;
 mod cgroup;
 pub mod cgroups;
 mod cmdline;
+pub mod console;
 pub mod cpu;
 mod cred;
 pub mod describe;

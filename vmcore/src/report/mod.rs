@@ -49,7 +49,7 @@ pub use state::{
 pub use storage::{
     DmTarget, HeldIo, MappedDevice, MdArray, MdMember, Multipath, MultipathPath, UnderlyingDevice,
 };
-pub use waits::{BlockedGroup, Blocker, RunQueue};
+pub use waits::{BlockedGroup, Blocker, Console, Consoles, RunQueue};
 
 use std::collections::BTreeMap;
 
@@ -93,6 +93,9 @@ pub struct Report {
     pub modules: Vec<KernelModule>,
     /// Who waits for whom.
     pub blocked: Option<Blocked>,
+    /// The consoles and their lock.
+    #[serde(default)]
+    pub console: Option<Consoles>,
     /// How the memory was used.
     pub memory: Option<Memory>,
     /// The slab caches, largest first.
@@ -227,6 +230,7 @@ impl Report {
             tasks: Vec::new(),
             modules: Vec::new(),
             blocked: None,
+            console: None,
             memory: None,
             slab: Vec::new(),
             mounts: Vec::new(),

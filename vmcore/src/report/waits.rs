@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{Address, TaskRef};
+
 /// Blocked tasks with the same callers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BlockedGroup {
@@ -67,4 +69,48 @@ pub struct RunQueue {
     pub holds_up_rcu: Option<bool>,
     /// The pids that are ready to run and wait for the CPU.
     pub queued: Vec<i64>,
+}
+
+/// The consoles, and the lock around them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consoles {
+    /// Where `console_sem` is.
+    pub lock: Option<Address>,
+    /// True where somebody has it.
+    pub held: Option<bool>,
+    /// `console_locked`.
+    pub locked: Option<bool>,
+    /// `console_may_schedule`: who has it may sleep with it.
+    pub may_schedule: Option<bool>,
+    /// Who has it: `console_owner`, or the only task in a function that has it. `null` where nothing tells; the kernel does not record it.
+    pub owner: Option<TaskRef>,
+    /// True where `console_owner` names the owner, false where its functions only suggest it.
+    pub owner_sure: bool,
+    /// `console_waiter`: a CPU spins to take over from the owner.
+    pub spinning: Option<bool>,
+    /// The pids that wait for it, the oldest first.
+    pub waiters: Vec<i64>,
+    /// The consoles.
+    pub consoles: Vec<Console>,
+}
+
+/// One console.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Console {
+    /// Its name, with its number: `ttyS0`.
+    pub name: String,
+    /// Where its `struct console` is.
+    pub kaddr: Option<Address>,
+    /// True where records go to it.
+    pub enabled: Option<bool>,
+    /// True where it prints without `console_sem`.
+    pub nbcon: Option<bool>,
+    /// The number of the record that it prints next.
+    pub seq: Option<u64>,
+    /// How many finished records of the log it has not printed; those above its log level are among them.
+    pub behind: Option<u64>,
+    /// Records that were overwritten before they got to it.
+    pub dropped: Option<u64>,
+    /// The CPU that owns it, where it prints without `console_sem`.
+    pub owner_cpu: Option<u64>,
 }

@@ -26,6 +26,7 @@ pub(super) fn title(key: &str) -> String {
         "device_mapper" => "Device-mapper",
         "md" => "Software RAID",
         "virtio" => "Virtio devices",
+        "console" => "Consoles",
         "net" => "Network",
         "softnet" => "Received packets of each CPU",
         "irqs" => "Interrupts",

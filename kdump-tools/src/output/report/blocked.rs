@@ -61,7 +61,13 @@ fn circle(report: &Report, names: &BTreeMap<i64, &str>, members: &[i64]) -> Stri
 fn blocker(report: &Report, names: &BTreeMap<i64, &str>, one: &vmcore::report::Blocker) -> String {
     let edges = report.blocked.iter().flat_map(|b| &b.edges);
     let held: Vec<&WaitEdge> = edges.filter(|edge| edge.owner == Some(one.pid)).collect();
-    let what = held.first().map(|edge| lock(edge)).unwrap_or_default();
+    // Neither a grace period nor a CPU is held: this task is in its way.
+    let what = |edge: &&WaitEdge| match edge.lock.kind.as_str() {
+        "rcu" => "up the RCU grace period".to_owned(),
+        "cpu" => format!("up its CPU, which is to call {}", escape(edge.lock.name.as_deref().unwrap_or("?"))),
+        _ => lock(edge),
+    };
+    let what = held.first().map(what).unwrap_or_default();
     let behind = one.all.saturating_sub(one.direct);
     let more = if behind > 0 { format!(" ({behind} more behind them)") } else { String::new() };
     let waits = if one.direct == 1 { "waits" } else { "wait" };

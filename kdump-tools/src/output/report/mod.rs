@@ -1,6 +1,7 @@
 //! A triage report for a person: the verdict first, and all of it on a screen. What was asked for by name is shown in full.
 
 mod blocked;
+mod console;
 mod devices;
 mod fault;
 mod frames;
@@ -236,6 +237,7 @@ impl Page {
             Section::Stacks => self.stacks(report),
             Section::Modules => self.module_table(report),
             Section::Blocked => self.whole_blocked(report),
+            Section::Console => self.console(report),
             Section::RunQueues => self.run_queues(report),
             Section::Irqs => self.irq_table(report),
             Section::WorkQueues => self.workqueue_table(report),

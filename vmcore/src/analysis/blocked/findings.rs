@@ -42,6 +42,12 @@ fn by_hand(finding: Finding, waiting: &Waiting<'_>) -> Finding {
             .by_hand_drgn(format!("prog.stack_trace({pid})"))
             .by_hand_drgn(format!("Object(prog, \"struct {of}\", address={at})"));
     }
+    if let Some(behind) = &waiting.behind {
+        return finding
+            .by_hand_crash(format!("bt {pid}"))
+            .by_hand_crash(behind.crash.clone())
+            .by_hand_drgn(format!("prog.stack_trace({pid})"));
+    }
     let Some(wait) = &waiting.wait else {
         return finding
             .by_hand_crash(format!("bt -FF {pid}"))
@@ -65,6 +71,8 @@ fn edge(waiting: &Waiting<'_>) -> String {
     let mut text = format!("{} waits for {}", named(waiting.task), waiting.lock_words());
     if let Some(flushed) = &waiting.flushed {
         let _ = write!(text, "; {}", flushed.proof);
+    } else if let Some(behind) = &waiting.behind {
+        let _ = write!(text, "; {}", behind.proof);
     } else if let Some(wait) = &waiting.wait {
         let _ = write!(text, "; its waiter at {} is one of {} in the list", wait.waiter, wait.waiters);
         if let (Some(word), Some(owner)) = (wait.owner_word, waiting.owner) {

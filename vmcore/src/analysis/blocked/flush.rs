@@ -95,11 +95,20 @@ impl<'c, 'a> Works<'c, 'a> {
                 }
             }
         }
-        let target = all.queues.iter().find_map(|queue| match before(&queue.inactive, work, function) {
-            Before::Work(target) => Some(target),
-            Before::Elsewhere | Before::Nothing => None,
-        })?;
-        Some(self.of_work(target, barrier, "which waits until less of its workqueue is active"))
+        let (queue, target) =
+            all.queues.iter().find_map(|queue| match before(&queue.inactive, work, function) {
+                Before::Work(target) => Some((queue, target)),
+                Before::Elsewhere | Before::Nothing => None,
+            })?;
+        // Of a queue that runs one work at a time, that one is in the way.
+        let (running, pending) = self.active(queue);
+        let (state, worker) = match running.as_slice() {
+            [one] if pending == 0 => {
+                (format!("which waits until {} is done with other work of it", self.named(*one)), Some(*one))
+            }
+            _ => ("which waits until less of its workqueue is active".to_owned(), None),
+        };
+        Some(Flushed { worker, ..self.of_work(target, barrier, &state) })
     }
 
     fn of_work(&self, target: &Work, barrier: KVirtAddr, state: &str) -> Flushed {
@@ -133,16 +142,8 @@ impl<'c, 'a> Works<'c, 'a> {
                 })
         };
         let queue = all.queues.iter().find(is_flushed)?;
-        let of_queue = |work: &&Work| work.queue.as_deref() == Some(queue.name.as_str());
-        let running: Vec<KVirtAddr> = all
-            .pools
-            .iter()
-            .flat_map(|pool| &pool.workers)
-            .filter(|worker| worker.current.as_ref().is_some_and(|work| of_queue(&work)))
-            .map(|worker| worker.task)
-            .collect();
-        let waiting = all.pools.iter().map(|pool| pool.pending.iter().filter(of_queue).count());
-        let waiting = waiting.fold(queue.inactive.len(), usize::saturating_add);
+        let (running, pending) = self.active(queue);
+        let waiting = pending.saturating_add(queue.inactive.len());
         let (state, worker) = match running.as_slice() {
             [one] => (format!("of which {} runs work", self.named(*one)), Some(*one)),
             [] => ("of which no worker runs any work".to_owned(), None),
@@ -161,6 +162,20 @@ impl<'c, 'a> Works<'c, 'a> {
             sure: false,
             proof: format!("that workqueue names its flusher at {flusher}"),
         })
+    }
+
+    /// The workers that run work of a queue, and how much of it waits for one.
+    fn active(&self, queue: &WorkQueue) -> (Vec<KVirtAddr>, usize) {
+        let of_queue = |work: &&Work| work.queue.as_deref() == Some(queue.name.as_str());
+        let pools = &self.all().pools;
+        let running = pools
+            .iter()
+            .flat_map(|pool| &pool.workers)
+            .filter(|worker| worker.current.as_ref().is_some_and(|work| of_queue(&work)))
+            .map(|worker| worker.task)
+            .collect();
+        let pending = pools.iter().map(|pool| pool.pending.iter().filter(of_queue).count());
+        (running, pending.fold(0, usize::saturating_add))
     }
 
     fn named(&self, task: KVirtAddr) -> String {

@@ -1,5 +1,6 @@
 //! Who waits for whom: blocked tasks by their stacks, the locks that they wait for, and who holds these.
 
+mod behind;
 mod findings;
 mod flush;
 mod graph;
@@ -11,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rayon::prelude::*;
 
+use super::console;
 use super::cpus::Registers;
 use super::memory;
 use super::parts::{Clock, Context, Part};
@@ -51,6 +53,8 @@ struct Waiting<'a> {
     flushed: Option<flush::Flushed>,
     /// What stands behind a wait without an owner, in words.
     object: Option<String>,
+    /// Who is in the way where no lock tells.
+    behind: Option<behind::Behind<'a>>,
 }
 
 impl Waiting<'_> {
@@ -59,6 +63,9 @@ impl Waiting<'_> {
     }
 
     fn kind(&self) -> &'static str {
+        if let Some(behind) = &self.behind {
+            return behind.kind;
+        }
         let of_lock = |wait: &Wait| if self.flushed.is_some() { "work" } else { wait.kind.name() };
         self.wait.as_ref().map_or_else(|| self.why.kind(), of_lock)
     }
@@ -67,6 +74,9 @@ impl Waiting<'_> {
     fn lock_words(&self) -> String {
         if let Some(flushed) = &self.flushed {
             return flushed.words.clone();
+        }
+        if let Some(behind) = &self.behind {
+            return behind.words.clone();
         }
         if let Some(object) = &self.object {
             return object.clone();
@@ -80,11 +90,17 @@ impl Waiting<'_> {
 
     /// Where the lock is; of a work, the work.
     fn at(&self) -> Option<KVirtAddr> {
+        if let Some(behind) = &self.behind {
+            return behind.at;
+        }
         self.flushed.as_ref().map(|flushed| flushed.at).or_else(|| Some(self.wait.as_ref()?.lock))
     }
 
     /// The lock's name; of a work, its function.
     fn lock_name(&self) -> Option<String> {
+        if let Some(behind) = &self.behind {
+            return behind.name.clone();
+        }
         self.flushed.as_ref().and_then(|flushed| flushed.name.clone()).or_else(|| self.name.clone())
     }
 
@@ -93,9 +109,13 @@ impl Waiting<'_> {
         if let Some(flushed) = &self.flushed {
             return Some(flushed.words.clone());
         }
-        match (self.why.text(), &self.object) {
+        let object = self.behind.as_ref().map(|behind| &behind.words).or(self.object.as_ref());
+        let queue = || self.wait.as_ref().filter(|wait| wait.kind == LockKind::WaitQueue);
+        match (self.why.text(), object) {
+            // Who waits by a macro is in no function that tells.
+            (None, None) if queue().is_some() => Some("a wake-up from a wait queue".into()),
             (Some(text), Some(object)) => Some(format!("{text}: {object}")),
-            (text, object) => text.or_else(|| object.clone()),
+            (text, object) => text.or_else(|| object.cloned()),
         }
     }
 }
@@ -154,6 +174,8 @@ fn find<'a>(context: &Context<'a>, clock: &Clock) -> (Waits<'a>, bool) {
     let mut stopped = false;
     let works = flush::Works::new(context);
     let objects = object::Objects::new(context);
+    let grace = behind::Grace::new(context);
+    let console = console::read(context);
     for round in 0..ROUNDS {
         seen.extend(next.iter().map(|task| task.kaddr));
         let asked: Vec<(&Task, Vec<String>, what::Wait, Vec<Candidate>)> = next
@@ -177,9 +199,16 @@ fn find<'a>(context: &Context<'a>, clock: &Clock) -> (Waits<'a>, bool) {
                 continue;
             }
             let flushed = works.flushed(task, why, wait.as_ref());
-            let (owner, sure) = match &flushed {
-                Some(flushed) => (flushed.worker.and_then(|at| context.tasks.at(at)), flushed.sure),
-                None => owner(context, wait.as_ref()),
+            let behind = grace.behind(why, &names);
+            let of_console = wait.as_ref().is_some_and(|wait| console.lock == Some(wait.lock));
+            let (owner, sure) = match (&flushed, &behind) {
+                (Some(flushed), _) => (flushed.worker.and_then(|at| context.tasks.at(at)), flushed.sure),
+                (None, Some(behind)) => (behind.owner, true),
+                (None, None) if of_console => match console::holder(context, &console) {
+                    Some((task, sure)) => (Some(task), sure),
+                    None => (None, true),
+                },
+                (None, None) => owner(context, wait.as_ref()),
             };
             if let Some(owner) = owner {
                 graph.add(task.kaddr, owner.kaddr);
@@ -191,18 +220,58 @@ fn find<'a>(context: &Context<'a>, clock: &Clock) -> (Waits<'a>, bool) {
                 Some(_) => None,
                 None => wait.as_ref().and_then(|wait| place::name(context, wait)),
             };
-            let object = wait.as_ref().filter(|_| flushed.is_none());
+            let object = wait.as_ref().filter(|_| flushed.is_none() && behind.is_none());
             let object = object.and_then(|wait| objects.told(&names, wait));
-            waiting.push(Waiting { object, task, symbols: names, why, wait, owner, sure, name, flushed });
+            waiting.push(Waiting {
+                object,
+                task,
+                symbols: names,
+                why,
+                wait,
+                owner,
+                sure,
+                name,
+                flushed,
+                behind,
+            });
         }
         next = owners.into_values().collect();
         if next.is_empty() {
             break;
         }
     }
+    waiting.extend(spinning(context, &registers, &known, &mut graph));
     waiting.sort_by(|a, b| b.seconds().total_cmp(&a.seconds()).then(a.task.pid.cmp(&b.task.pid)));
     let hung_s = hung_timeout(context);
     (Waits { waiting, graph, registers, hung_s }, stopped)
+}
+
+/// Tasks that run, and wait for another CPU's answer.
+fn spinning<'a>(
+    context: &Context<'a>,
+    registers: &Registers,
+    known: &HashMap<Address, &[Frame]>,
+    graph: &mut Graph,
+) -> Vec<Waiting<'a>> {
+    let mut found = Vec::new();
+    for (task, behind) in behind::calls(context, registers) {
+        if let Some(owner) = behind.owner {
+            graph.add(task.kaddr, owner.kaddr);
+        }
+        found.push(Waiting {
+            symbols: symbols_of(context, task, registers, known),
+            task,
+            why: what::Wait::default(),
+            wait: None,
+            owner: behind.owner,
+            sure: true,
+            name: None,
+            flushed: None,
+            object: None,
+            behind: Some(behind),
+        });
+    }
+    found
 }
 
 /// When the kernel itself calls a task hung; with the detector off, its usual value.
@@ -249,7 +318,7 @@ fn section(context: &Context<'_>, waits: &Waits<'_>) -> Blocked {
             name: waiting.lock_name(),
         },
         owner: waiting.owner.map(|owner| i64::from(owner.pid)),
-        sure: waiting.wait.is_some() && waiting.sure,
+        sure: (waiting.wait.is_some() || waiting.behind.is_some()) && waiting.sure,
         what: waiting.what(),
     });
     let pid = |at: &KVirtAddr| context.tasks.at(*at).map(|task| i64::from(task.pid));

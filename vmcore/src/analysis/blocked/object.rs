@@ -14,11 +14,14 @@ use crate::kernel::block::{self, Request};
 use crate::kernel::lock::{LockKind, Wait};
 use crate::kernel::mm::Source;
 use crate::kernel::value::read_text;
+use crate::sym::btf::Struct;
 
 /// Disks that are looked at.
 const DISKS: usize = 4096;
 /// Bios of a request.
 const BIOS: usize = 1024;
+/// Pages of a bio (`BIO_MAX_VECS`).
+const VECTORS: u64 = 256;
 /// Bytes of a name.
 const NAME: usize = 64;
 /// Low bits of a page's `mapping`: what is not the page of a file.
@@ -30,7 +33,7 @@ const ANONYMOUS: u64 = 1;
 pub(super) struct Objects<'c, 'a> {
     context: &'c Context<'a>,
     source: Source<'a, 'a>,
-    /// What disks have to do, by the bio's `bi_private`.
+    /// What disks have to do, by the bio's `bi_private` and by its pages.
     requests: OnceCell<HashMap<u64, String>>,
 }
 
@@ -72,7 +75,8 @@ impl<'c, 'a> Objects<'c, 'a> {
         let bit = names.and_then(|names| names.name_of(i64::try_from(bit).ok()?).map(str::to_owned));
         let bit = bit.map(|name| format!(" to lose {name}")).unwrap_or_default();
         let of = self.of_file(page).map(|of| format!(", {of},")).unwrap_or_default();
-        Some(format!("the page at {page}{of}{bit}"))
+        let request = self.request(page).map(|request| format!("; {request}")).unwrap_or_default();
+        Some(format!("the page at {page}{of}{bit}{request}"))
     }
 
     /// `page 3 of inode 131 of vda1`.
@@ -90,13 +94,36 @@ impl<'c, 'a> Objects<'c, 'a> {
         if self.read(inode, "inode", &["i_mapping"])? != mapping {
             return None;
         }
+        let index = of("index").or_else(|| self.read(page, "page", &["__folio_index"]));
+        let index = index.map(|index| format!("page {index} of ")).unwrap_or_default();
+        if let Some(disk) = self.disk_of(inode, mapping) {
+            return Some(format!("{index}the disk {disk}"));
+        }
         let number = self.read(inode, "inode", &["i_ino"])?;
         let filesystem = KVirtAddr(self.read(inode, "inode", &["i_sb"])?);
         let name = filesystem.checked_add(self.source.slot_offset("super_block", "s_id")?)?;
         let name = read_text(self.context.memory, name, 32).ok()?;
-        let index = of("index").or_else(|| self.read(page, "page", &["__folio_index"]));
-        let index = index.map(|index| format!("page {index} of ")).unwrap_or_default();
         Some(format!("{index}inode {number} of {name}"))
+    }
+
+    /// The disk whose own inode this is, and not that of a file on it. `mapping` is the page's.
+    fn disk_of(&self, inode: KVirtAddr, mapping: u64) -> Option<String> {
+        let device = self.outer(inode, "bdev_inode", "vfs_inode")?;
+        let device = device.checked_add(self.source.slot_offset("bdev_inode", "bdev")?)?;
+        // Any inode could stand there: this one's disk names it, or its mapping, in turn (`bd_mapping` since 6.10).
+        let named = self.read(device, "block_device", &["bd_mapping"]).map(|at| at == mapping);
+        let named = named.or_else(|| Some(self.read(device, "block_device", &["bd_inode"])? == inode.0));
+        if named != Some(true) {
+            return None;
+        }
+        self.disk_name(device)
+    }
+
+    /// The name of a `block_device`'s disk.
+    fn disk_name(&self, device: KVirtAddr) -> Option<String> {
+        let disk = KVirtAddr(self.read(device, "block_device", &["bd_disk"])?);
+        let name = disk.checked_add(self.source.slot_offset("gendisk", "disk_name")?)?;
+        read_text(self.context.memory, name, NAME).ok().filter(|name| !name.is_empty())
     }
 
     fn bit(&self, symbols: &[String], entry: KVirtAddr) -> Option<String> {
@@ -123,9 +150,7 @@ impl<'c, 'a> Objects<'c, 'a> {
         let buffer = state.checked_sub(self.source.slot_offset("buffer_head", "b_state")?)?;
         let number = self.read(buffer, "buffer_head", &["b_blocknr"])?;
         let device = KVirtAddr(self.read(buffer, "buffer_head", &["b_bdev"])?);
-        let disk = KVirtAddr(self.read(device, "block_device", &["bd_disk"])?);
-        let name = disk.checked_add(self.source.slot_offset("gendisk", "disk_name")?)?;
-        let name = read_text(self.context.memory, name, NAME).ok().filter(|name| !name.is_empty())?;
+        let name = self.disk_name(device)?;
         let request = self.request(buffer).map(|request| format!("; {request}")).unwrap_or_default();
         Some(format!("block {number} of {name}{request}"))
     }
@@ -140,7 +165,7 @@ impl<'c, 'a> Objects<'c, 'a> {
         Some(format!("the server {name}, by the rpc_task at {task}"))
     }
 
-    /// What a disk has to do for this completion or buffer.
+    /// What a disk has to do for this completion, buffer or page.
     fn request(&self, private: KVirtAddr) -> Option<String> {
         self.requests.get_or_init(|| self.requests()).get(&private.0).cloned()
     }
@@ -160,6 +185,9 @@ impl<'c, 'a> Objects<'c, 'a> {
                     let private = self.read(at, "bio", &["bi_private"]).filter(|_| !at.is_null());
                     let Some(private) = private else { break };
                     found.entry(private).or_insert_with(|| words.clone());
+                    for page in self.pages(at) {
+                        found.entry(page).or_insert_with(|| words.clone());
+                    }
                     bio = self.read(at, "bio", &["bi_next"]).unwrap_or_default();
                 }
                 // Of a request that has no bio, or is waited for itself (`blk_execute_rq`).
@@ -171,6 +199,21 @@ impl<'c, 'a> Objects<'c, 'a> {
             }
         }
         found
+    }
+}
+
+impl Objects<'_, '_> {
+    /// The pages that a bio reads or writes.
+    fn pages(&self, bio: KVirtAddr) -> Vec<u64> {
+        let vector = self.read(bio, "bio", &["bi_io_vec"]).map(KVirtAddr).filter(|at| !at.is_null());
+        let count = self.read(bio, "bio", &["bi_vcnt"]).unwrap_or_default() & 0xffff;
+        let size = self.source.types().structure("bio_vec").map(Struct::size).unwrap_or_default();
+        let Some(vector) = vector else { return Vec::new() };
+        let page = |number: u64| {
+            let at = vector.checked_add(number.checked_mul(size)?)?;
+            self.read(at, "bio_vec", &["bv_page"])
+        };
+        (0..count.min(VECTORS)).map_while(page).collect()
     }
 }
 

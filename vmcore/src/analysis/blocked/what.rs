@@ -279,7 +279,13 @@ fn of(table: &'static [What], name: &str) -> Option<&'static What> {
 /// What these functions say, innermost first.
 pub(super) fn tell<'s>(names: impl Iterator<Item = &'s str>) -> Wait {
     let names: Vec<&str> = names.skip_while(|name| is_scheduler(name)).collect();
-    let found = names.iter().take(NEAR).enumerate().find_map(|(at, name)| Some((at, of(BLOCKS, name)?)));
+    // `io_schedule` only says that the time counts as waiting for a disk: who calls it tells for what.
+    let outer = names.first().is_some_and(|name| name.starts_with("io_schedule"));
+    let find = |skipped: usize| {
+        let mut near = names.iter().enumerate().take(NEAR).skip(skipped);
+        near.find_map(|(at, name)| Some((at, of(BLOCKS, name)?)))
+    };
+    let found = find(usize::from(outer)).or_else(|| find(0));
     let block = found.map(|(_, what)| what);
     // A mutex or rw-semaphore says itself what is waited for: its caller only says why the task wants it.
     if block.is_some_and(|what| matches!(what.kind, "mutex" | "rwsem" | "rt_mutex" | "sleep")) {
@@ -316,6 +322,13 @@ mod tests {
             ["__schedule", "schedule", "schedule_timeout", "__wait_for_common", "__flush_work.isra.0", "x"];
         assert_eq!(said(&stack), ("work", Some("a work item to be done".into())));
         assert_eq!(said(&["schedule", "wait_for_completion", "my_driver"]).0, "completion");
+    }
+
+    #[test]
+    fn a_page_is_told_also_where_the_time_counts_as_io() {
+        let stack = ["__schedule", "schedule", "io_schedule", "folio_wait_bit_common", "my_driver"];
+        assert_eq!(said(&stack).0, "page");
+        assert_eq!(said(&["schedule", "io_schedule", "my_driver"]).0, "io");
     }
 
     #[test]

@@ -108,7 +108,10 @@ const SLEEPING: &[&str] = &[
 pub(super) fn culprit(context: &Context<'_>, panic: &Panic, logged: &LoggedPanic) -> Option<Culprit> {
     match panic.kind {
         PanicKind::HungTask => hung(context, logged),
-        PanicKind::RcuStall => stalled(context, panic, logged),
+        PanicKind::RcuStall => stalled(context, panic, logged, "RCU waited for"),
+        PanicKind::HardLockup if !logged.stalled.is_empty() => {
+            stalled(context, panic, logged, "the watchdog saw no interrupts on")
+        }
         // Who asked for memory is known; where, does not matter: the memory report tells who had it.
         PanicKind::Oom => panic.task.clone().map(|task| Culprit {
             task: Some(task),
@@ -211,11 +214,11 @@ fn hung(context: &Context<'_>, logged: &LoggedPanic) -> Option<Culprit> {
     })
 }
 
-/// The CPU that RCU waited for, not the one that found out.
-fn stalled(context: &Context<'_>, panic: &Panic, logged: &LoggedPanic) -> Option<Culprit> {
+/// The CPU that stood still, not the one that found out. `why` is what somebody saw of it.
+fn stalled(context: &Context<'_>, panic: &Panic, logged: &LoggedPanic, why: &str) -> Option<Culprit> {
     let number = logged.stalled.first().copied()?;
     if Some(number) == panic.cpu {
-        let why = "RCU waited for its own CPU";
+        let why = &format!("{why} its own CPU");
         let from = panic.backtrace.iter().position(|frame| frame.interrupted).unwrap_or_default();
         let frames = panic.backtrace.get(from..).unwrap_or_default();
         return from_frames(panic.task.clone(), frames, &[REPORTING, SPINNING], why, logged);
@@ -228,7 +231,7 @@ fn stalled(context: &Context<'_>, panic: &Panic, logged: &LoggedPanic) -> Option
     let on_task = |frame: &Frame| frame.interrupted && frame.stack.as_deref() == Some("task");
     let from = frames.iter().rposition(on_task);
     let from = from.or_else(|| frames.iter().position(|frame| frame.interrupted)).unwrap_or_default();
-    let why = format!("RCU waited for CPU {number}, which was there");
+    let why = format!("{why} CPU {number}, which was there");
     from_frames(task, frames.get(from..).unwrap_or_default(), &[REPORTING, SPINNING], &why, logged)
 }
 

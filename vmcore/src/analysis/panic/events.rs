@@ -11,6 +11,8 @@ use crate::report::{Confidence, Event, Finding, PanicKind, Severity};
 
 /// Functions that an event names.
 const FUNCTIONS: usize = 8;
+/// How many lines after «events logged» the first record is looked for.
+const ANNOUNCED: usize = 3;
 /// How many lines after an oops its function is looked for.
 const FUNCTION_LINES: usize = 24;
 
@@ -180,6 +182,11 @@ fn before_the_end(log: &KernelLog, crashed: bool) -> Vec<Event> {
             oops = Some(ts);
         }
         let Some(kind) = kind(line) else { continue };
+        // Seen with 6.12: the records that it speaks of can stand right behind, and they are what counts.
+        let announces = kind == "hardware-error" && line.text.contains("Machine check events logged");
+        if announces && all.iter().skip(at.saturating_add(1)).take(ANNOUNCED).any(|l| is_hardware(&l.text)) {
+            continue;
+        }
         let function = match kind {
             "oops" => {
                 all.iter().skip(at).take(FUNCTION_LINES).find_map(|line| lines::instruction(&line.text))
@@ -190,6 +197,11 @@ fn before_the_end(log: &KernelLog, crashed: bool) -> Vec<Event> {
         note(&mut found, kind, line, function.and_then(|frame| frame.symbol));
     }
     found
+}
+
+/// True where the kernel had oopsed before what ended it.
+pub(in crate::analysis) fn survived_an_oops(log: &KernelLog, crashed: bool) -> bool {
+    before_the_end(log, crashed).iter().any(|event| event.kind == "oops")
 }
 
 fn note(found: &mut Vec<Event>, kind: &str, line: &Line<'_>, function: Option<String>) {
@@ -313,6 +325,19 @@ mod tests {
             );
             assert_eq!(kinds(&text), [(kind.to_owned(), 1)], "{line}");
         }
+    }
+
+    /// The lines are those of 6.12 with QEMU's `mce` command.
+    #[test]
+    fn a_machine_check_that_is_announced_and_printed_is_one() {
+        let text = "
+[   14.822106] mce: [Hardware Error]: Machine check events logged
+[   14.822419] mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 4: 9c00000000000000
+[   14.822568] mce: [Hardware Error]: TSC 0 ADDR 1234000
+[  900.000000] sysrq: Trigger a crash
+[  900.000100] Kernel panic - not syncing: sysrq triggered crash
+";
+        assert_eq!(kinds(text), [("hardware-error".to_owned(), 1)]);
     }
 
     #[test]

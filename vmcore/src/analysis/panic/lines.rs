@@ -52,6 +52,12 @@ pub(super) fn cpu_in(line: &str) -> Option<u32> {
     number(rest)
 }
 
+/// `watchdog: CPU0: Watchdog detected hard LOCKUP on cpu 1` (6.5 and later): the CPU that found it out, and the one that is locked up.
+pub(super) fn hard_lockup(line: &str) -> Option<(u32, u32)> {
+    let (before, locked) = line.split_once(": Watchdog detected hard LOCKUP on cpu ")?;
+    Some((number(after(before, "CPU")?)?, number(locked)?))
+}
+
 /// `[insmod:412]` at the end of a soft lockup's line.
 pub(super) fn task_in_brackets(line: &str) -> Option<(String, i64)> {
     let inner = line.trim_end().strip_suffix(']')?.rsplit_once('[')?.1;

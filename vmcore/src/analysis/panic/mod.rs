@@ -70,7 +70,7 @@ pub struct LoggedPanic {
     pub first_seq: u64,
     /// The registers and the code that were printed.
     pub printed: Printed,
-    /// The CPUs that RCU waits for, of a stall.
+    /// The CPUs that RCU waits for, of a stall; the CPU that is locked up, where another one found that out.
     pub stalled: Vec<u32>,
 }
 
@@ -309,6 +309,16 @@ fn tell(lines: &[Line<'_>], cause_at: usize, panic_at: Option<usize>) -> LoggedP
             && let Some((comm, pid)) = lines::task_in_brackets(&line)
         {
             (panic.comm, panic.pid) = (Some(comm), Some(pid));
+        }
+    }
+    // With the buddy detector (6.5 and later) another CPU finds it out, and panics; the locked one only prints its trace.
+    if kind == PanicKind::HardLockup
+        && let Some((own, locked)) = lines::hard_lockup(&text(cause_at)).filter(|(own, locked)| own != locked)
+    {
+        panic.stalled = vec![locked];
+        if panic.cpu != Some(own) {
+            panic.cpu = Some(own);
+            (panic.pid, panic.comm) = (None, None);
         }
     }
     // A kernel that panics for the second time prints neither registers nor trace: the record's own caller is left.

@@ -258,6 +258,45 @@ fn each_detector_is_named_and_its_sentence_kept() {
     }
 }
 
+/// The words are those of `kernel/watchdog_hld.c` of 6.1 and `kernel/watchdog.c` of 6.12.
+#[test]
+fn a_hard_lockup_is_one_whichever_detector_saw_it() {
+    let perf_6_1 = "
+[   40.000000] NMI watchdog: Watchdog detected hard LOCKUP on cpu 1
+[   40.000100] Modules linked in: lab_fail(OE)
+[   40.000200] CPU: 1 PID: 77 Comm: insmod Kdump: loaded Tainted: G           OE      6.1.0 #1
+[   40.000300] RIP: 0010:spin+0x2/0x10 [lab_fail]
+[   40.000400] Kernel panic - not syncing: Hard LOCKUP
+";
+    let perf_6_12 = "
+[   40.000000] watchdog: CPU1: Watchdog detected hard LOCKUP on cpu 1
+[   40.000100] Modules linked in: lab_fail(OE)
+[   40.000200] CPU: 1 UID: 0 PID: 77 Comm: insmod Kdump: loaded Tainted: G           OE      6.12.0 #1
+[   40.000300] RIP: 0010:spin+0x2/0x10 [lab_fail]
+[   40.000400] Kernel panic - not syncing: Hard LOCKUP
+";
+    for text in [perf_6_1, perf_6_12] {
+        let panic = told(text);
+        assert_eq!((panic.kind, panic.cpu, panic.pid), (PanicKind::HardLockup, Some(1), Some(77)), "{text}");
+        assert_eq!(panic.stalled, [0_u32; 0], "{text}");
+        assert!(panic.message.contains("hard LOCKUP on cpu 1"), "{}", panic.message);
+    }
+    // With the buddy detector the CPU that panics is not the one that is locked up, which prints in between.
+    let buddy = "
+[   40.000000] watchdog: CPU0: Watchdog detected hard LOCKUP on cpu 1
+[   40.000100] Modules linked in: lab_fail(OE)
+[   40.000200] Sending NMI from CPU 0 to CPUs 1:
+[   40.000300] NMI backtrace for cpu 1
+[   40.000400] CPU: 1 UID: 0 PID: 77 Comm: insmod Kdump: loaded Tainted: G           OE      6.12.0 #1
+[   40.000500] RIP: 0010:spin+0x2/0x10 [lab_fail]
+[   40.000600] Kernel panic - not syncing: Hard LOCKUP
+[   40.000700] CPU: 0 UID: 0 PID: 0 Comm: swapper/0 Kdump: loaded Tainted: G           OE      6.12.0 #1
+";
+    let panic = told(buddy);
+    assert_eq!((panic.kind, panic.cpu, panic.pid), (PanicKind::HardLockup, Some(0), None));
+    assert_eq!(panic.stalled, [1]);
+}
+
 #[test]
 fn what_user_space_writes_into_the_log_is_not_believed() {
     let mut log = log_of("Kernel panic - not syncing: made up\n");

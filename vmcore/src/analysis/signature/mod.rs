@@ -351,6 +351,14 @@ fn holder(report: &Report) -> Option<String> {
     all.max_by(|a, b| a.0.cmp(&b.0).then_with(|| b.1.cmp(&a.1))).map(|(_, name)| name)
 }
 
+/// True for kinds of crashes that broken hardware of one host can cause again and again; a deadlock or a hang it does not.
+#[must_use]
+pub fn may_be_hardware(kind: &str) -> bool {
+    [PanicKind::Mce, PanicKind::GeneralProtection, PanicKind::PageFault, PanicKind::Nmi]
+        .iter()
+        .any(|one| one.word() == kind)
+}
+
 /// How alike two crashes are, from 0 to 1: 1 for the same hash; else, for the same kind, module and `about`, the mean of the length of
 /// the common beginning by that of the longer stack, and of the functions that both have by those that either has.
 #[must_use]
