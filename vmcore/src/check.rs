@@ -23,9 +23,9 @@ use crate::progress::{Cancel, Progress};
 use crate::report::{BadPages, CheckVerdict, CheckedCodec, CheckedPages, PageFault, PageRun, PagesDigest};
 
 /// Frames that one thread takes at a time: they begin at a multiple of it.
-const GROUP: u64 = 4096;
+const GROUP: u64 = 1024;
 /// Groups that may be done before the first of them is: more would be held than memory is meant to be used.
-const AHEAD: u64 = 32;
+const AHEAD: u64 = 64;
 
 /// How a dump is checked.
 #[derive(Clone, Copy, Debug)]

@@ -73,14 +73,17 @@ impl fmt::Display for Codec {
 
 /// What each thread keeps from one page to the next, because making it costs more than a page.
 struct Contexts {
-    zlib: Decompress,
+    zlib: libdeflater::Decompressor,
+    /// Slower, and says what is wrong.
+    inflate: Decompress,
     snappy: snap::raw::Decoder,
     zstd: Option<zstd::bulk::Decompressor<'static>>,
 }
 
 thread_local! {
     static CONTEXTS: RefCell<Contexts> = RefCell::new(Contexts {
-        zlib: Decompress::new(true),
+        zlib: libdeflater::Decompressor::new(),
+        inflate: Decompress::new(true),
         snappy: snap::raw::Decoder::new(),
         zstd: None,
     });
@@ -99,7 +102,10 @@ pub fn decode(codec: Codec, stored: &[u8], page: &mut [u8]) -> Result<(), String
             Ok(stored.len())
         }
         Codec::Lzo => lzo::decompress(stored, page).map_err(|e| e.to_string()),
-        Codec::Zlib => inflate(&mut contexts.zlib, stored, page),
+        Codec::Zlib => match contexts.zlib.zlib_decompress(stored, page) {
+            Ok(len) if len == page.len() => Ok(len),
+            _ => inflate(&mut contexts.inflate, stored, page),
+        },
         Codec::Snappy => {
             let len =
                 snap::raw::decompress_len(stored).map_err(|e| format!("the Snappy block is bad: {e}"))?;

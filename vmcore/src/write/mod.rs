@@ -5,8 +5,10 @@
 //! Nothing here gives a file its name, or decides which pages are worth keeping.
 
 mod codec;
+mod deflate;
 mod elf;
 mod estimate;
+mod huffman;
 mod image;
 mod kdump;
 mod lzo;
