@@ -87,7 +87,7 @@ impl Image {
 pub(super) fn kdt_disk(cache: &Cache, kdt: Option<&Path>) -> Result<(PathBuf, String), LabError> {
     let path = kdt.filter(|path| path.is_file()).ok_or(LabError::NoKdt)?;
     let mut program = Program::new(path.to_owned(), "/");
-    program.name = "kdt".to_owned();
+    "kdt".clone_into(&mut program.name);
     let key = key(&["kdt", &fingerprint(path)?]);
     let entry = cache
         .entry("kits", &key, |dir| write_archive(&dir.join("disk"), |cpio| add_program(cpio, &program)))?;
