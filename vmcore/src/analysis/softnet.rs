@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn few_drops_among_many_packets_are_no_finding() {
-        let cpu = |dropped, processed| Softnet { dropped, processed, ..Softnet::default() };
+        let cpu = |dropped, processed| Softnet { processed, dropped, ..Softnet::default() };
         assert_eq!(dropped(&[cpu(999, 0), cpu(2000, 4_000_000_000)]), None);
         assert_eq!(dropped(&[cpu(1000, 500_000)]).unwrap().code, "KD-NET-BACKLOG-DROPS");
     }
