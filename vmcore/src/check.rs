@@ -8,7 +8,6 @@
 //! A changed byte of a raw page always does. The digest finds such a change where an intact copy is there.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -307,7 +306,8 @@ impl State {
             stored_bytes: tally.stored_bytes,
         });
         let whole = options.digest && corrupt == 0 && unreadable == 0 && !interrupted;
-        let digest = whole.then(|| PagesDigest { sha256: hex(&self.digest.finalize()), pages: self.decoded });
+        let digest =
+            whole.then(|| PagesDigest { sha256: hex::encode(self.digest.finalize()), pages: self.decoded });
         let incomplete = !state.is_complete();
         Checked { pages, codecs: codecs.collect(), bad, digest, interrupted, incomplete }
     }
@@ -394,11 +394,4 @@ fn end_of_group(pfn: Pfn) -> Option<Pfn> {
 
 fn count(n: usize) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -80,6 +80,9 @@ impl Run for Args {
             context.output.warn(gap);
         }
         let wanted = self.shape.scrubbing.wanted()?;
+        let Some(target) = target.filter(|_| !self.dry_run) else {
+            return tell_plan(&plan, &dump, context);
+        };
         let mut classes = kept(&dump, &plan, &context.cancel)?;
         let subject = Subject::new(&dump);
         let watched = kernel::Options::default().watched(&context.cancel, &progress);
@@ -96,9 +99,6 @@ impl Run for Args {
             context,
             &progress,
         )?;
-        let Some(target) = target.filter(|_| !self.dry_run) else {
-            return tell_plan(&plan, &dump, context);
-        };
         let writing = Writing {
             shape: &self.shape,
             form: self.shape.form(Codec::Zstd),

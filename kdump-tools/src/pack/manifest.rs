@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::digest::{Digest, Hasher, from_hex, to_hex};
+use super::digest::{Digest, Hasher, from_hex};
 use super::kind::Kind;
 use super::layout::Member;
 use super::name::{ArtifactName, CaseId, shown};
@@ -90,7 +90,7 @@ pub struct Artifact {
 impl Artifact {
     pub(super) fn set_name(&mut self, name: &ArtifactName) {
         let text = std::str::from_utf8(name.as_bytes());
-        self.name_hex = text.is_err().then(|| to_hex(name.as_bytes()));
+        self.name_hex = text.is_err().then(|| hex::encode(name.as_bytes()));
         self.name = text.map_or_else(|_| shown(name.as_bytes()), str::to_owned);
     }
 
@@ -178,7 +178,7 @@ impl Manifest {
             let Artifact { size, sha256, offset, mode, mtime, .. } = artifact;
             let name = match &artifact.name_hex {
                 Some(hex) => hex.clone(),
-                None => to_hex(artifact.name.as_bytes()),
+                None => hex::encode(artifact.name.as_bytes()),
             };
             line(format!("artifact {sha256} {size} {offset} {mode:o} {mtime} {name}\n"));
         }

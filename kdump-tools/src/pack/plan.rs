@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::digest::{Digest, Hasher, to_hex};
+use super::digest::{Digest, Hasher};
 use super::error::PackError;
 use super::kind::Kind;
 use super::layout::{Layout, Member};
@@ -158,7 +158,7 @@ impl PackPlan {
         let zstd = zstd::zstd_safe::version_number();
         hasher.update(format!("{case} {part_size} {level} {frame_size} {zstd}\n").as_bytes());
         for Planned { path, name, kind, stamp, .. } in &self.artifacts {
-            let (path, name) = (to_hex(path.as_os_str().as_bytes()), to_hex(name.as_bytes()));
+            let (path, name) = (hex::encode(path.as_os_str().as_bytes()), hex::encode(name.as_bytes()));
             hasher.update(format!("{path} {name} {kind} {stamp:?}\n").as_bytes());
         }
         hasher.finish()

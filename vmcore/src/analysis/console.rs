@@ -7,7 +7,6 @@ use super::tasks as words;
 use crate::addr::KVirtAddr;
 use crate::kernel::console::{self, Consoles};
 use crate::kernel::printk::Generation;
-use crate::kernel::reader::Reader;
 use crate::kernel::task::Task;
 use crate::report::{self, Address, Confidence, Finding, Frame, Severity};
 
@@ -42,7 +41,7 @@ pub(super) fn run(context: &Context<'_>, _: &Clock) -> Part {
 }
 
 pub(super) fn read(context: &Context<'_>) -> Consoles {
-    console::read(Reader::new(context.memory, context.description, context.per_cpu, context.limits))
+    console::read(context.reader())
 }
 
 /// Who has the lock, and whether the kernel says so itself.

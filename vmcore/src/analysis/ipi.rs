@@ -1,10 +1,8 @@
 //! CPUs that spin until another CPU has called a function for them, and that one does not.
 
-use super::memory;
 use super::parts::Context;
 use crate::kernel::Gap;
 use crate::kernel::ipi::{self, Call};
-use crate::kernel::reader::Reader;
 use crate::kernel::task::Task;
 use crate::report::{Address, Confidence, Finding, RunQueue, Severity};
 
@@ -30,7 +28,7 @@ pub(super) fn waiting(
     calls: impl Fn(usize) -> Option<String>,
     gaps: &mut Vec<Gap>,
 ) -> Vec<Waiting> {
-    let source = memory::source(context);
+    let source = context.reader();
     let mut gap = |why: String| gaps.push(Gap { what: "calls to other CPUs".into(), why });
     let all = match ipi::read(&source) {
         Ok((all, lost)) => {
@@ -58,7 +56,7 @@ pub(super) fn findings(
     gaps: &mut Vec<Gap>,
 ) -> Vec<Finding> {
     let all = waiting(context, &calls, gaps);
-    let reader = Reader::new(context.memory, context.description, context.per_cpu, context.limits);
+    let reader = context.reader();
     let mut found = Vec::new();
     for queue in queues.iter().filter(|queue| queue.behind_s.is_some_and(|behind| behind >= LATE)) {
         let Ok(cpu) = usize::try_from(queue.cpu) else { continue };

@@ -2,14 +2,13 @@
 
 use super::parts::{Clock, Context, Part};
 use crate::kernel::irq::{self, Interrupt};
-use crate::kernel::reader::Reader;
 use crate::report::{Confidence, Finding, Irq, Severity};
 
 /// The kernel switches an interrupt off when of 100000 of it all but 100 were nobody's.
 const NOBODYS: u32 = 99_900;
 
 pub(super) fn run(context: &Context<'_>, _: &Clock) -> Part {
-    let reader = Reader::new(context.memory, context.description, context.per_cpu, context.limits);
+    let reader = context.reader();
     let found = irq::read(reader);
     let irqs: Vec<Irq> = found.interrupts.iter().map(one).collect();
     let odd: Vec<Finding> = found.interrupts.iter().filter_map(spurious).collect();

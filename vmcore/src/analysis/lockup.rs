@@ -9,7 +9,6 @@ use super::{stacks, tasks as words};
 use crate::format::prstatus::Registers as PrRegisters;
 use crate::kernel::cpu::Cpu;
 use crate::kernel::rcu::{self, Rcu};
-use crate::kernel::reader::Reader;
 use crate::kernel::runqueue;
 use crate::kernel::task::{Kind, Task};
 use crate::kernel::variable::Variables;
@@ -212,7 +211,7 @@ impl Look<'_, '_> {
             return None;
         }
         let now = Ticks::read(context).ok()?.monotonic_ns?;
-        let reader = Reader::new(context.memory, context.description, context.per_cpu, context.limits);
+        let reader = context.reader();
         let timers = timer::read(reader);
         let tick = context.description.symbols.all("tick_sched_timer").into_iter().chain(
             // Renamed in 6.9 (kernel commit 3aedb7fcd88a).

@@ -14,6 +14,7 @@ use super::{irqs, settings, timers, trace, workqueues};
 use crate::kernel::describe::Description;
 use crate::kernel::percpu::PerCpu;
 use crate::kernel::printk::KernelLog;
+use crate::kernel::reader::Reader;
 use crate::kernel::task::Tasks;
 use crate::kernel::{Gap, Kernel};
 use crate::limits::Limits;
@@ -21,6 +22,9 @@ use crate::progress::{Cancel, Progress};
 use crate::report::{Finding, NotLookedAt, Report, StepTime};
 use crate::unwind::Unwinder;
 use crate::xlat::KernelMemory;
+
+/// `PAGE_SIZE` where VMCOREINFO does not tell: `x86_64` has no other.
+const PAGE: u64 = 4096;
 
 /// What an analysis is given: an opened kernel that has described itself, and the report as far as it has come (kernel, log, panic,
 /// modules, CPUs, and tasks with their stacks).
@@ -36,6 +40,14 @@ pub(super) struct Context<'a> {
     pub(super) log: Option<&'a KernelLog>,
     pub(super) report: &'a Report,
     pub(super) limits: &'a Limits,
+}
+
+impl<'a> Context<'a> {
+    /// What the readers of the kernel's subsystems need.
+    pub(super) fn reader(&self) -> Reader<'a, 'a> {
+        let page_size = self.kernel.facts().page_size.filter(|n| *n > 0).unwrap_or(PAGE);
+        Reader::new(self.memory, self.description, self.per_cpu, self.limits, page_size)
+    }
 }
 
 /// How long an analysis may still take.

@@ -1,13 +1,12 @@
 //! Settings, BPF programs and livepatches in the words of the report.
 
 use super::parts::{Clock, Context, Part};
-use crate::kernel::reader::Reader;
 use crate::kernel::sysctl::{self, Settings};
 use crate::kernel::{bpf, livepatch};
 use crate::report::{Bpf, BpfProgram, Confidence, Finding, Livepatch, Setting, Severity};
 
 pub(super) fn run(context: &Context<'_>, _: &Clock) -> Part {
-    let reader = Reader::new(context.memory, context.description, context.per_cpu, context.limits);
+    let reader = context.reader();
     let settings = sysctl::read(reader);
     let programs = bpf::read(reader);
     let patches = livepatch::read(reader);

@@ -13,7 +13,7 @@ const OVERDUE: f64 = 5.0;
 const SECOND: u64 = 1_000_000_000;
 
 pub(super) fn run(context: &Context<'_>, clock: &Clock) -> Part {
-    let reader = Reader::new(context.memory, context.description, context.per_cpu, context.limits);
+    let reader = context.reader();
     let found = timer::read(reader);
     let ticks = Ticks::read(context);
     let delayed = Delayed::new(reader);

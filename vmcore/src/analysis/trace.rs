@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::parts::{Clock, Context, Part};
-use crate::kernel::reader::Reader;
 use crate::kernel::trace::{self, Event};
 use crate::report::{Trace, TraceEvent};
 
@@ -11,7 +10,7 @@ use crate::report::{Trace, TraceEvent};
 const EVENTS: usize = 200;
 
 pub(super) fn run(context: &Context<'_>, _: &Clock) -> Part {
-    let reader = Reader::new(context.memory, context.description, context.per_cpu, context.limits);
+    let reader = context.reader();
     let Some(found) = trace::read(reader, EVENTS) else {
         let mut part = Part::default();
         part.skip("trace", "the kernel has no trace buffer: no symbol global_trace is known");

@@ -13,7 +13,7 @@ const STALLED: f64 = 30.0;
 const NAMED: usize = 5;
 
 pub(super) fn run(context: &Context<'_>, _: &Clock) -> Part {
-    let reader = Reader::new(context.memory, context.description, context.per_cpu, context.limits);
+    let reader = context.reader();
     let found = workqueue::read(reader);
     let ticks = Ticks::read(context);
     let pools: Vec<report::WorkerPool> =

@@ -377,7 +377,7 @@ fn text(head: &[u8]) -> Option<Detected> {
         return None;
     }
     let start = valid.trim_start_matches('\u{feff}').trim_start();
-    let (what, hint) = if valid.contains("] Linux version ") || start.starts_with("[    0.") {
+    let (what, hint) = if valid.contains("] Linux version ") || log_line(start) {
         (
             "a kernel log in text (vmcore-dmesg.txt?)",
             "read it as it is; the dump lies beside it and is named vmcore",
@@ -386,7 +386,7 @@ fn text(head: &[u8]) -> Option<Detected> {
         ("the text of a VMCOREINFO", "name the dump that it belongs to")
     } else if start.starts_with("#!") {
         ("a script", "name the dump itself")
-    } else if start.starts_with('{') || start.starts_with('[') {
+    } else if json(start) {
         ("a JSON text", "name the dump itself")
     } else if start.starts_with("<!DOCTYPE html") || start.starts_with("<html") {
         ("a web page", "the download gave a page (of a login?) and not the dump: fetch it again")
@@ -396,6 +396,19 @@ fn text(head: &[u8]) -> Option<Detected> {
         ("a text file", "name the dump itself; it is called vmcore or dump.<time>, in /var/crash")
     };
     Some(foreign(what, hint, false))
+}
+
+/// Whether it begins with a line of the kernel's log: seconds in brackets, as `[   12.345678] `.
+fn log_line(start: &str) -> bool {
+    let stamp = start.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(stamp, _)| stamp);
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    stamp.and_then(|stamp| stamp.trim_start().split_once('.')).is_some_and(|(s, us)| digits(s) && digits(us))
+}
+
+/// Whether it begins as an object or an array of JSON; the text may be cut.
+fn json(start: &str) -> bool {
+    start.starts_with(['{', '['])
+        && serde_json::from_str::<serde::de::IgnoredAny>(start).map_or_else(|why| why.is_eof(), |_| true)
 }
 
 fn unknown(head: &[u8]) -> Detected {
@@ -478,6 +491,15 @@ mod tests {
         assert_eq!(what(b"hello\nworld\n"), "a text file");
         assert_eq!(what("grüße, abgeschnitten ü".as_bytes().split_last().unwrap().1), "a text file");
         assert_eq!(what(b"[    0.000000] Linux version 6.1.0\n"), "a kernel log in text (vmcore-dmesg.txt?)");
+        assert_eq!(
+            what(b"[ 4321.000012][  T123] usb 1-1: gone\n"),
+            "a kernel log in text (vmcore-dmesg.txt?)"
+        );
+        assert_eq!(what(b"[12:00:01] started\n"), "a text file");
+        assert_eq!(what(b"{\"schema\": \"kdt.triage\", \"log\": [\"cut he"), "a JSON text");
+        assert_eq!(what(b"[1, 2]\n"), "a JSON text");
+        assert_eq!(what(b"[package]\nname = 'kdt'\n"), "a text file");
+        assert_eq!(what(b"[[failure]]\nname = 'oom'\n"), "a text file");
         assert_eq!(what(b"<!DOCTYPE html><title>Login"), "a web page");
         assert_eq!(
             what(b"OSRELEASE=6.1\nPAGESIZE=4096\nSYMBOL(init_uts_ns)=ff\n"),

@@ -115,7 +115,7 @@ pub fn read(reader: Reader<'_, '_>) -> Option<Bpf> {
                     id,
                     kind: kind(reader, object.kind),
                     name: aux.name,
-                    tag: super::reader::hex(&object.tag),
+                    tag: hex::encode(object.tag),
                     uid: user.and_then(|(layout, at)| Some(layout.read(reader.memory, at).ok()?.uid)),
                     load_time_ns: aux.load_time.value(),
                     jited: object.jited.value(),

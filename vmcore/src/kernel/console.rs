@@ -112,7 +112,7 @@ fn lock(reader: Reader<'_, '_>, found: &mut Consoles) -> Result<(), String> {
     let at = reader.symbols.address("console_sem").ok_or("no symbol console_sem is known")?;
     found.lock = Some(at);
     let of = reader.types.structure("semaphore").map_err(|why| why.to_string())?;
-    found.held = reader.number(at, of, &["count"]).map(|count| count == 0);
+    found.held = reader.field(at, of, &["count"]).map(|count| count == 0);
     let head = at.checked_add(reader.offset("semaphore", "wait_list")?).ok_or("it is no address")?;
     let walk = reader.list(head, reader.offset("semaphore_waiter", "list")?, reader.limits.tasks);
     note_end(&mut found.gaps, "who waits for the console", &walk.end);
@@ -157,7 +157,7 @@ fn nodes(reader: Reader<'_, '_>) -> Result<Walk<KVirtAddr>, String> {
 fn one(reader: Reader<'_, '_>, at: KVirtAddr) -> Console {
     let mut console = Console { kaddr: at, ..Console::default() };
     let Ok(of) = reader.types.structure("console") else { return console };
-    let number = |paths: &[&str]| reader.number(at, of, paths);
+    let number = |paths: &[&str]| reader.field(at, of, paths);
     let name = reader.offset("console", "name").ok().and_then(|inside| at.checked_add(inside));
     console.name = name.and_then(|at| read_text(reader.memory, at, NAME).ok()).unwrap_or_default();
     // Both are `short` members, which may be negative.
@@ -169,8 +169,8 @@ fn one(reader: Reader<'_, '_>, at: KVirtAddr) -> Console {
     console.seq = if nbcon { number(&["nbcon_seq"]) } else { number(&["seq"]) };
     let state = reader.offset("console", "nbcon_state").ok().and_then(|inside| at.checked_add(inside));
     if let (Some(state), Ok(of), true) = (state, reader.types.structure("nbcon_state"), nbcon) {
-        let owned = reader.number(state, of, &["prio"]).is_some_and(|prio| prio != 0);
-        console.owner_cpu = reader.number(state, of, &["cpu"]).filter(|_| owned);
+        let owned = reader.field(state, of, &["prio"]).is_some_and(|prio| prio != 0);
+        console.owner_cpu = reader.field(state, of, &["cpu"]).filter(|_| owned);
     }
     console
 }

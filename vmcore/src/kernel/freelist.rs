@@ -3,7 +3,7 @@
 //! Facts: `mm/slub.c`. A free object holds the pointer to the next one, on most kernels in a form that is hard to forge
 //! (`CONFIG_SLAB_FREELIST_HARDENED`). Which form, the lists tell: only the right one leads through objects of that slab to the end.
 
-use super::mm::Source;
+use super::reader::Reader;
 use crate::addr::KVirtAddr;
 
 /// A slab, and one of its objects.
@@ -45,7 +45,7 @@ impl Form {
 
 /// Whether the object at `start` is allocated; `None` where the lists of free objects can't be followed to their ends, or
 /// where it may be on one that is not looked at.
-pub(super) fn is_allocated(source: &Source<'_, '_>, slab: Slab, start: KVirtAddr) -> Option<bool> {
+pub(super) fn is_allocated(source: &Reader<'_, '_>, slab: Slab, start: KVirtAddr) -> Option<bool> {
     if free(source, slab)?.objects.contains(&start.0) {
         return Some(false);
     }
@@ -60,13 +60,13 @@ pub(super) struct Free {
 }
 
 /// True where objects may be free and on no list: 6.18's sheaves, and KASAN's quarantine.
-pub(super) fn hides(source: &Source<'_, '_>, cache: KVirtAddr) -> bool {
+pub(super) fn hides(source: &Reader<'_, '_>, cache: KVirtAddr) -> bool {
     source.member(cache, "kmem_cache", &["cpu_sheaves"]).is_ok_and(|sheaves| sheaves != 0)
         || source.variables().address("global_quarantine").is_ok()
 }
 
 /// The free objects of a slab; `None` where its lists can't be followed to their ends.
-pub(super) fn free(source: &Source<'_, '_>, slab: Slab) -> Option<Free> {
+pub(super) fn free(source: &Reader<'_, '_>, slab: Slab) -> Option<Free> {
     let member = |paths: &[&str]| {
         source
             .slot("slab", paths)
@@ -103,7 +103,7 @@ pub(super) fn free(source: &Source<'_, '_>, slab: Slab) -> Option<Free> {
 
 /// The objects of one list, where all of it makes sense.
 fn follow(
-    source: &Source<'_, '_>,
+    source: &Reader<'_, '_>,
     slab: Slab,
     form: Form,
     offset: u64,

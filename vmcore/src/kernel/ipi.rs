@@ -4,7 +4,7 @@
 //! queue was not even begun. Facts: `kernel/smp.c`, `include/linux/smp_types.h`.
 
 use super::llist;
-use super::mm::Source;
+use super::reader::Reader;
 use super::walk::WalkEnd;
 use crate::addr::KVirtAddr;
 
@@ -31,18 +31,18 @@ pub struct Call {
 ///
 /// # Errors
 /// What of the kernel's symbols or types is missing.
-pub fn read(source: &Source<'_, '_>) -> Result<(Vec<Call>, Vec<String>), String> {
-    let symbols = &source.description.symbols;
+pub fn read(source: &Reader<'_, '_>) -> Result<(Vec<Call>, Vec<String>), String> {
+    let symbols = source.symbols;
     let queues = source.per_cpu.variable(symbols, "call_single_queue").map_err(|why| why.to_string())?;
     // Split in 5.8; `call_single_data_t` is a typedef of it.
-    let of = if source.types().structure("__call_single_data").is_ok() {
+    let of = if source.types.structure("__call_single_data").is_ok() {
         "__call_single_data"
     } else {
         "call_single_data"
     };
     let flags = source.slot(of, &["node.u_flags", "flags"])?;
     let function = source.slot(of, &["func"])?;
-    let link = source.slot_offset(of, "node.llist").or_else(|| source.slot_offset(of, "llist"));
+    let link = source.offset(of, "node.llist").ok().or_else(|| source.offset(of, "llist").ok());
     let link = link.ok_or_else(|| format!("{of} has no llist"))?;
     let own = sets(source);
     let (mut found, mut lost) = (Vec::new(), Vec::new());
@@ -70,8 +70,8 @@ pub fn read(source: &Source<'_, '_>) -> Result<(Vec<Call>, Vec<String>), String>
 }
 
 /// Each CPU's own per-CPU set of calls, for calls to several.
-fn sets(source: &Source<'_, '_>) -> Vec<(usize, KVirtAddr)> {
-    let all = source.per_cpu.variable(&source.description.symbols, "cfd_data").unwrap_or_default();
+fn sets(source: &Reader<'_, '_>) -> Vec<(usize, KVirtAddr)> {
+    let all = source.per_cpu.variable(source.symbols, "cfd_data").unwrap_or_default();
     let set = |(cpu, at): (usize, KVirtAddr)| {
         // `csd` before 5.12.
         let set = source.member(at, "call_function_data", &["pcpu", "csd"]).ok()?;

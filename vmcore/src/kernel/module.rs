@@ -341,7 +341,7 @@ impl Reader<'_, '_> {
             taint,
             version,
             source_version,
-            build_id: build_id.map(|id| super::reader::hex(&id)),
+            build_id: build_id.map(hex::encode),
             arguments,
             parameters,
             name: object.name,

@@ -3,6 +3,7 @@
 use super::describe::Description;
 use super::percpu::PerCpu;
 use super::value::{self, Slot};
+use super::variable::Variables;
 use super::walk::{Walk, WalkEnd};
 use super::{Gap, list};
 use crate::addr::KVirtAddr;
@@ -27,6 +28,8 @@ pub struct Reader<'a, 'm> {
     pub per_cpu: &'a PerCpu,
     /// Ceilings.
     pub limits: &'a Limits,
+    /// Bytes of a page.
+    pub page_size: u64,
 }
 
 impl<'a, 'm> Reader<'a, 'm> {
@@ -37,8 +40,10 @@ impl<'a, 'm> Reader<'a, 'm> {
         description: &'a Description,
         per_cpu: &'a PerCpu,
         limits: &'a Limits,
+        page_size: u64,
     ) -> Self {
-        Self { memory, types: &description.types, symbols: &description.symbols, per_cpu, limits }
+        let Description { types, symbols, .. } = description;
+        Self { memory, types, symbols, per_cpu, limits, page_size }
     }
 
     /// What a code address is called: `name`, `name+0x10`, with its module behind; the number where nothing tells.
@@ -128,9 +133,63 @@ impl<'a, 'm> Reader<'a, 'm> {
 
     /// A number in an object by its member; `None` where the types do not know it or it can't be read.
     #[must_use]
-    pub fn number(self, object: KVirtAddr, of: Struct<'_>, paths: &[&str]) -> Option<u64> {
+    pub fn field(self, object: KVirtAddr, of: Struct<'_>, paths: &[&str]) -> Option<u64> {
         let slot = Slot::new(of.member_of(paths).ok()?).ok()?;
         value::read_number(self.memory, object, &slot).ok()
+    }
+
+    pub(crate) fn variables(self) -> Variables<'a, 'm> {
+        Variables::new(self.memory, self.symbols)
+    }
+
+    /// Where a member is; the newest name first.
+    pub(crate) fn slot(self, of: &str, paths: &[&str]) -> Result<Slot, String> {
+        let found = self.types.structure(of).and_then(|s| s.member_of(paths)).and_then(Slot::new);
+        found.map_err(|why| why.to_string())
+    }
+
+    pub(crate) fn number(self, at: KVirtAddr, slot: &Slot) -> Result<u64, String> {
+        value::read_number(self.memory, at, slot).map_err(|why| why.to_string())
+    }
+
+    pub(crate) fn member(self, at: KVirtAddr, of: &str, paths: &[&str]) -> Result<u64, String> {
+        self.number(at, &self.slot(of, paths)?)
+    }
+
+    /// The place of an enumerator that is an index; the newest name first.
+    pub(crate) fn index(self, of: &str, names: &[&str]) -> Option<u64> {
+        let list = self.types.enumeration(of).ok()?;
+        names.iter().find_map(|name| u64::try_from(list.value(name).ok()?).ok())
+    }
+
+    /// The number behind `at` in an array of `unsigned long`.
+    pub(crate) fn long(self, at: KVirtAddr, index: u64) -> Result<i64, String> {
+        let at =
+            index.checked_mul(8).and_then(|skip| at.checked_add(skip)).ok_or("the place is past 2^64")?;
+        self.memory.read_u64(at).map(u64::cast_signed).map_err(|why| why.to_string())
+    }
+
+    /// A `struct percpu_counter` with what the CPUs hold of it.
+    pub(crate) fn percpu_counter(self, at: KVirtAddr) -> Result<i64, String> {
+        let mut sum = self.member(at, "percpu_counter", &["count"])?.cast_signed();
+        let parts = KVirtAddr(self.member(at, "percpu_counter", &["counters"])?);
+        if parts.is_null() {
+            return Ok(sum);
+        }
+        for cpu in self.per_cpu.possible() {
+            let at = self.per_cpu.address(parts, *cpu).map_err(|why| why.to_string())?;
+            let part = self.memory.read_u32(at).map_err(|why| why.to_string())?;
+            sum = sum.saturating_add(i64::from(part.cast_signed()));
+        }
+        Ok(sum)
+    }
+
+    pub(crate) fn bytes(self, pages: u64) -> u64 {
+        pages.saturating_mul(self.page_size)
+    }
+
+    pub(crate) fn pages(self, bytes: u64) -> u64 {
+        bytes.checked_div(self.page_size).unwrap_or_default()
     }
 }
 
@@ -144,9 +203,4 @@ pub(super) fn note_end(gaps: &mut Vec<Gap>, what: &str, end: &WalkEnd) {
 /// Notes that something could not be had.
 pub(super) fn note(gaps: &mut Vec<Gap>, what: &str, why: impl std::fmt::Display) {
     gaps.push(Gap { what: what.into(), why: why.to_string() });
-}
-
-/// Bytes in hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }

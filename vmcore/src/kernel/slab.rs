@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use super::freelist::{self, Slab};
 use super::list;
-use super::mm::{Source, zone};
+use super::mm::zone;
+use super::reader::Reader;
 use super::value::{Slot, read_text};
 use super::walk::{Walk, WalkEnd};
 use crate::addr::{KVirtAddr, PhysAddr};
@@ -93,7 +94,7 @@ struct Members {
 }
 
 impl Members {
-    fn new(source: &Source<'_, '_>) -> Result<Self, String> {
+    fn new(source: &Reader<'_, '_>) -> Result<Self, String> {
         let of = |paths: &[&str]| source.slot("kmem_cache", paths);
         Ok(Self {
             list: of(&["list"])?,
@@ -105,7 +106,7 @@ impl Members {
         })
     }
 
-    fn cache(&self, source: &Source<'_, '_>, at: KVirtAddr) -> Result<Cache, String> {
+    fn cache(&self, source: &Reader<'_, '_>, at: KVirtAddr) -> Result<Cache, String> {
         let name = KVirtAddr(source.number(at, &self.name)?);
         let name = read_text(source.memory, name, NAME).map_err(|why| format!("its name: {why}"))?;
         let oo = source.number(at, &self.oo)?;
@@ -131,7 +132,7 @@ struct SlabMembers {
 }
 
 impl SlabMembers {
-    fn new(source: &Source<'_, '_>) -> Result<Self, String> {
+    fn new(source: &Reader<'_, '_>) -> Result<Self, String> {
         let of = |paths: &[&str]| source.slot("slab", paths).or_else(|_| source.slot("page", paths));
         Ok(Self { node: of(&["slab_list", "lru"])?, objects: of(&["objects"])?, inuse: of(&["inuse"])? })
     }
@@ -141,7 +142,7 @@ impl SlabMembers {
 ///
 /// # Errors
 /// Where not even the list of caches can be found.
-pub fn read(source: &Source<'_, '_>, stop: &dyn Fn() -> bool) -> Result<Caches, String> {
+pub fn read(source: &Reader<'_, '_>, stop: &dyn Fn() -> bool) -> Result<Caches, String> {
     let members = Members::new(source)?;
     let mut all = list_of_caches(source, &members)?;
     let slab = SlabMembers::new(source);
@@ -157,7 +158,7 @@ pub fn read(source: &Source<'_, '_>, stop: &dyn Fn() -> bool) -> Result<Caches, 
     Ok(all)
 }
 
-fn list_of_caches(source: &Source<'_, '_>, members: &Members) -> Result<Caches, String> {
+fn list_of_caches(source: &Reader<'_, '_>, members: &Members) -> Result<Caches, String> {
     let head = source.variables().address("slab_caches").map_err(|why| why.to_string())?;
     let walk = list::walk(source.memory, head, source.limits.walk_items.min(CACHES));
     let mut all = Caches { caches: Vec::new(), end: walk.end, lost: Vec::new() };
@@ -172,7 +173,7 @@ fn list_of_caches(source: &Source<'_, '_>, members: &Members) -> Result<Caches, 
 }
 
 /// The `struct kmem_cache_node` of a node.
-fn cache_node(source: &Source<'_, '_>, cache: KVirtAddr, node: u64) -> Result<KVirtAddr, String> {
+fn cache_node(source: &Reader<'_, '_>, cache: KVirtAddr, node: u64) -> Result<KVirtAddr, String> {
     // The array moved into a struct of both per-node pointers with 7.x's sheaves.
     let names = [format!("per_node[{node}].node"), format!("node[{node}]")];
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -180,7 +181,7 @@ fn cache_node(source: &Source<'_, '_>, cache: KVirtAddr, node: u64) -> Result<KV
 }
 
 fn usage(
-    source: &Source<'_, '_>,
+    source: &Reader<'_, '_>,
     members: &SlabMembers,
     nodes: &[(u64, KVirtAddr)],
     cache: &Cache,
@@ -218,7 +219,7 @@ fn usage(
 ///
 /// # Errors
 /// Where not even the list of caches can be found.
-pub fn list(source: &Source<'_, '_>) -> Result<Caches, String> {
+pub fn list(source: &Reader<'_, '_>) -> Result<Caches, String> {
     list_of_caches(source, &Members::new(source)?)
 }
 
@@ -243,7 +244,7 @@ impl SlabPages {
 
     /// Its free objects, and how far into each the allocator's own pointer lies; `None` where its lists can't be followed.
     #[must_use]
-    pub fn free(&self, source: &Source<'_, '_>) -> Option<(Vec<KVirtAddr>, u64)> {
+    pub fn free(&self, source: &Reader<'_, '_>) -> Option<(Vec<KVirtAddr>, u64)> {
         let free = freelist::free(source, self.0)?;
         Some((free.objects.into_iter().map(KVirtAddr).collect(), free.offset))
     }
@@ -251,7 +252,7 @@ impl SlabPages {
 
 /// True where objects of the cache may be free and on no list that [`SlabPages::free`] sees.
 #[must_use]
-pub fn hides_free_objects(source: &Source<'_, '_>, cache: KVirtAddr) -> bool {
+pub fn hides_free_objects(source: &Reader<'_, '_>, cache: KVirtAddr) -> bool {
     freelist::hides(source, cache)
 }
 
@@ -260,7 +261,7 @@ pub fn hides_free_objects(source: &Source<'_, '_>, cache: KVirtAddr) -> bool {
 /// # Errors
 /// Where the array, or what is in it, is not known.
 pub fn visit(
-    source: &Source<'_, '_>,
+    source: &Reader<'_, '_>,
     caches: &[&Cache],
     frames: impl Iterator<Item = Range<u64>>,
     stop: &dyn Fn() -> bool,
@@ -334,7 +335,7 @@ pub fn visit(
 ///
 /// # Errors
 /// Where the array of all `struct page` is not known.
-pub fn frame_of(source: &Source<'_, '_>, page: KVirtAddr) -> Result<Option<u64>, String> {
+pub fn frame_of(source: &Reader<'_, '_>, page: KVirtAddr) -> Result<Option<u64>, String> {
     let pages = Pages::new(source)?;
     let exact = page.0.checked_sub(pages.base).and_then(|by| by.checked_rem(pages.each)) == Some(0);
     Ok(pages.frame(page).filter(|_| exact))
@@ -344,7 +345,7 @@ pub fn frame_of(source: &Source<'_, '_>, page: KVirtAddr) -> Result<Option<u64>,
 ///
 /// # Errors
 /// Where that can't be told: its `struct page` or cache is not in the dump, or what they hold can't be.
-pub fn identify(source: &Source<'_, '_>, at: KVirtAddr) -> Result<Option<SlabObject>, String> {
+pub fn identify(source: &Reader<'_, '_>, at: KVirtAddr) -> Result<Option<SlabObject>, String> {
     let memory = source.memory;
     let Some(direct) = memory.translation().direct else {
         return Err("where the direct map begins is not known".into());
@@ -423,8 +424,8 @@ enum Flag {
 }
 
 impl Pages {
-    fn new(source: &Source<'_, '_>) -> Result<Self, String> {
-        let each = source.types().structure("page").map_err(|why| why.to_string())?.size();
+    fn new(source: &Reader<'_, '_>) -> Result<Self, String> {
+        let each = source.types.structure("page").map_err(|why| why.to_string())?.size();
         let base = source.variables().u64("vmemmap_base").map_err(|why| why.to_string())?;
         let compound = source.slot("page", &["compound_info", "compound_head"])?;
         let bit = source.index("pageflags", &["PG_slab"]).and_then(|bit| u32::try_from(bit).ok());
@@ -453,12 +454,12 @@ impl Pages {
     }
 
     /// The first page of the block that a page belongs to.
-    fn head(&self, source: &Source<'_, '_>, page: KVirtAddr) -> Result<KVirtAddr, String> {
+    fn head(&self, source: &Reader<'_, '_>, page: KVirtAddr) -> Result<KVirtAddr, String> {
         let info = source.number(page, &self.compound)?;
         Ok(if info & 1 == 1 { KVirtAddr(info & !1) } else { page })
     }
 
-    fn is_slab(&self, source: &Source<'_, '_>, page: KVirtAddr) -> Result<bool, String> {
+    fn is_slab(&self, source: &Reader<'_, '_>, page: KVirtAddr) -> Result<bool, String> {
         Ok(match &self.flag {
             Flag::Bit(slot, bit) => source.number(page, slot)?.checked_shr(*bit).unwrap_or_default() & 1 == 1,
             Flag::Type(slot, kind) => source.number(page, slot)? >> 24 & 0xff == *kind,

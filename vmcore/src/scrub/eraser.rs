@@ -8,7 +8,7 @@ use super::search::{self, Canary};
 use super::{Account, Plan, What};
 use crate::addr::{KVirtAddr, PhysAddr};
 use crate::filter::Selection;
-use crate::kernel::mm::Source;
+use crate::kernel::reader::Reader;
 use crate::kernel::slab;
 use crate::mem::{Dump, PhysicalMemory};
 use crate::progress::Cancel;
@@ -24,7 +24,7 @@ const PIECE: u64 = 64 << 20;
 
 /// The walk of one plan.
 pub(super) struct Eraser<'a, 'm> {
-    pub(super) source: Source<'a, 'm>,
+    pub(super) source: Reader<'a, 'm>,
     pub(super) kept: &'a Selection,
     pub(super) dump: &'a Dump,
     pub(super) cancel: &'a Cancel,
@@ -39,7 +39,7 @@ pub(super) struct Eraser<'a, 'm> {
 
 impl<'a, 'm> Eraser<'a, 'm> {
     pub(super) fn new(
-        source: Source<'a, 'm>,
+        source: Reader<'a, 'm>,
         kept: &'a Selection,
         dump: &'a Dump,
         cancel: &'a Cancel,

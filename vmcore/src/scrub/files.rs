@@ -12,7 +12,7 @@ const FILES: usize = 1 << 20;
 /// Those of one kind, and those whose kind could not be read.
 pub(super) fn open(eraser: &mut Eraser<'_, '_>, tasks: &Tasks, kind: &str) -> Result<Vec<OpenFile>, String> {
     let source = eraser.source;
-    let reader = file::Reader::new(source.types()).map_err(|why| why.to_string())?;
+    let reader = file::Reader::new(source.types).map_err(|why| why.to_string())?;
     let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
     for task in tasks.tasks.iter().filter(|task| task.mm.is_some()) {
         let walk = reader.of(source.memory, task.kaddr, FILES);

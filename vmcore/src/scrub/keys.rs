@@ -19,9 +19,9 @@ pub(super) fn erase(eraser: &mut Eraser<'_, '_>) -> Result<(), String> {
     let root = match source.variables().address("key_serial_tree") {
         Ok(root) => root,
         Err(why)
-            if source.description.symbols.kernel().is_some()
-                && source.types().kernel().is_some()
-                && !source.types().structure("key").is_ok_and(|s| s.has("serial")) =>
+            if source.symbols.kernel().is_some()
+                && source.types.kernel().is_some()
+                && !source.types.structure("key").is_ok_and(|s| s.has("serial")) =>
         {
             // A kernel without CONFIG_KEYS has neither.
             tracing::debug!("no keys: {why}");

@@ -29,8 +29,8 @@ pub use text::{Pattern, PatternError};
 use crate::filter::Classes;
 use crate::kernel::Kernel;
 use crate::kernel::describe::Description;
-use crate::kernel::mm::Source;
 use crate::kernel::percpu::PerCpu;
+use crate::kernel::reader::Reader;
 use crate::kernel::task;
 use crate::limits::Limits;
 use crate::mem::{Dump, PhysicalMemory};
@@ -218,7 +218,7 @@ pub fn plan(
         Err(why) => (PerCpu::default(), Some(why.to_string())),
     };
     let page_size = dump.page_size();
-    let source = Source { memory, description: &description, per_cpu: &per_cpu, limits, page_size };
+    let source = Reader::new(memory, &description, &per_cpu, limits, page_size);
     let tasks = task::read(memory, &description, &per_cpu, limits);
     let mut left_out = Vec::new();
     if wanted.what.contains(&What::User) {

@@ -61,12 +61,12 @@ pub(super) fn erase(eraser: &mut Eraser<'_, '_>) -> Result<(), String> {
 fn ready(eraser: &mut Eraser<'_, '_>) -> BTreeSet<KVirtAddr> {
     let source = eraser.source;
     let mut found = BTreeSet::new();
-    let Ok(of) = source.types().structure("napi_alloc_cache") else { return found };
+    let Ok(of) = source.types.structure("napi_alloc_cache") else { return found };
     let (Ok(list), Ok(_)) = (of.member("skb_cache"), of.member("skb_count")) else { return found };
     let most = list.count().map_or(0, u64::from).min(READY);
     let list = list.offset();
     let read = || -> Result<BTreeSet<KVirtAddr>, String> {
-        let cpus = source.per_cpu.variable(&source.description.symbols, "napi_alloc_cache");
+        let cpus = source.per_cpu.variable(source.symbols, "napi_alloc_cache");
         let mut found = BTreeSet::new();
         for (_, at) in cpus.map_err(|why| why.to_string())? {
             let count = source.member(at, "napi_alloc_cache", &["skb_count"])?.min(most);

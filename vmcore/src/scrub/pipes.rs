@@ -72,7 +72,7 @@ fn one(eraser: &mut Eraser<'_, '_>, pipe: KVirtAddr) -> Result<(), String> {
     if count > BUFFERS {
         return Err(format!("it claims {count} buffers"));
     }
-    let each = source.types().structure("pipe_buffer").map_err(|why| why.to_string())?.size();
+    let each = source.types.structure("pipe_buffer").map_err(|why| why.to_string())?.size();
     let own = source.variables().address("anon_pipe_buf_ops").map_err(|why| why.to_string())?;
     for number in 0..count {
         let at = number.checked_mul(each).and_then(|by| bufs.checked_add(by)).ok_or("it is past 2^64")?;
@@ -90,7 +90,7 @@ fn one(eraser: &mut Eraser<'_, '_>, pipe: KVirtAddr) -> Result<(), String> {
         }
     }
     // Pages that it keeps for the next write, with what they held.
-    let Ok(kept) = source.types().structure("pipe_inode_info").and_then(|s| s.member("tmp_page")) else {
+    let Ok(kept) = source.types.structure("pipe_inode_info").and_then(|s| s.member("tmp_page")) else {
         return Ok(());
     };
     let slots = kept.count().map_or(1, u64::from).min(16);

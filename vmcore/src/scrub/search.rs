@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::What;
 use super::text::{self, Pattern};
 use crate::addr::Pfn;
-use crate::kernel::mm::Source;
+use crate::kernel::reader::Reader;
 use crate::mem::{Dump, PhysicalMemory};
 use crate::progress::{Cancel, Progress};
 use crate::xlat::KernelMemory;
@@ -152,14 +152,14 @@ fn is_path(text: &[u8]) -> bool {
 }
 
 /// Those of the samples that are no secret: the kernel's own text and constants have them, or its command line.
-pub(super) fn public(source: &Source<'_, '_>, samples: &[Canary]) -> BTreeSet<Vec<u8>> {
+pub(super) fn public(source: &Reader<'_, '_>, samples: &[Canary]) -> BTreeSet<Vec<u8>> {
     let mut known = BTreeSet::new();
     let texts: Vec<&[u8]> = samples.iter().map(Canary::bytes).collect();
     if texts.is_empty() {
         return known;
     }
     let Some(any) = Pattern::any_of(&texts) else { return known };
-    let symbols = &source.description.symbols;
+    let symbols = source.symbols;
     if let Some((from, to)) = symbols.address("_text").zip(symbols.address("__end_rodata")) {
         let mut at = from;
         let end = to.0.min(from.0.saturating_add(IMAGE));

@@ -7,7 +7,8 @@ use crate::addr::KVirtAddr;
 use crate::filter::{Class, Classes, Level, classify};
 use crate::kernel::Kernel;
 use crate::kernel::list;
-use crate::kernel::mm::{Source, zone};
+use crate::kernel::mm::zone;
+use crate::kernel::reader::Reader;
 use crate::mem::Dump;
 use crate::progress::{Cancel, Progress};
 
@@ -21,12 +22,12 @@ pub(super) struct LeftOut {
 pub(super) fn leave_out(
     dump: &Dump,
     kernel: &Kernel<'_>,
-    source: &Source<'_, '_>,
+    source: &Reader<'_, '_>,
     classes: &mut Classes,
     watch: (&Cancel, &dyn Progress),
 ) -> LeftOut {
     let mut left = LeftOut { frames: 0, troubles: Vec::new() };
-    let types = Some(source.types());
+    let types = Some(source.types);
     let found = classify(dump, kernel.memory(), kernel.vmcoreinfo(), types, Level::MAX, source.limits, watch);
     let found = match found {
         Ok(found) => found,
@@ -64,9 +65,9 @@ pub(super) fn account(eraser: &mut Eraser<'_, '_>, left: LeftOut) {
 fn cpus(eraser: &mut Eraser<'_, '_>) -> Result<(), String> {
     let source = eraser.source;
     let zones = source.slot("pglist_data", &["node_zones[0]"])?;
-    let each = source.types().structure("zone").map_err(|why| why.to_string())?.size();
+    let each = source.types.structure("zone").map_err(|why| why.to_string())?.size();
     let count = source
-        .types()
+        .types
         .structure("pglist_data")
         .and_then(|node| node.member("node_zones"))
         .map_err(|why| why.to_string())?
@@ -87,11 +88,8 @@ fn cpus(eraser: &mut Eraser<'_, '_>) -> Result<(), String> {
                 // Before 5.14.
                 Err(_) => (eraser.member(zone, "zone", &["pageset"])?, "per_cpu_pageset", "pcp.lists"),
             };
-            let heads = source
-                .types()
-                .structure(of)
-                .and_then(|of| of.member(lists))
-                .map_err(|why| why.to_string())?;
+            let heads =
+                source.types.structure(of).and_then(|of| of.member(lists)).map_err(|why| why.to_string())?;
             let many = heads.count().map_or(0, u64::from).min(256);
             for cpu in source.per_cpu.possible() {
                 let set = source.per_cpu.address(KVirtAddr(sets), *cpu).map_err(|why| why.to_string())?;

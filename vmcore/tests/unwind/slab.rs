@@ -2,8 +2,8 @@
 
 use vmcore::addr::KVirtAddr;
 use vmcore::kernel::describe::Description;
-use vmcore::kernel::mm::Source;
 use vmcore::kernel::percpu::PerCpu;
+use vmcore::kernel::reader::Reader;
 use vmcore::kernel::{slab, task};
 use vmcore::limits::Limits;
 use vmcore::unwind::{StackKind, Unwinder};
@@ -19,8 +19,7 @@ fn tasks_are_objects_of_their_cache_and_free_ones_are_told() {
     let per_cpu = PerCpu::read(kernel.memory(), &description.symbols, &limits).unwrap();
     let tasks = task::read(kernel.memory(), &description, &per_cpu, &limits);
     let memory = kernel.memory();
-    let source =
-        Source { memory, description: &description, per_cpu: &per_cpu, limits: &limits, page_size: 4096 };
+    let source = Reader::new(memory, &description, &per_cpu, &limits, 4096);
     let init_task = description.symbols.address("init_task").unwrap();
     assert!(slab::identify(&source, init_task).unwrap().is_none(), "it is part of the kernel's image");
 

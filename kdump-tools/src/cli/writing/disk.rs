@@ -11,8 +11,6 @@ use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use vmcore::write::{FileSink, Sink};
 
-use super::hex;
-
 /// Bytes after which the disk is asked to begin with what it got.
 const PIECE: u64 = 64 << 20;
 /// Bytes that are read back at once: they are still in the processor's cache when they are digested.
@@ -109,7 +107,7 @@ fn digest(file: &File) -> io::Result<String> {
     let (mut hash, mut piece, mut at) = (Sha256::new(), vec![0; READ], 0_u64);
     loop {
         match file.read_at(&mut piece, at) {
-            Ok(0) => return Ok(hex(&hash.finalize())),
+            Ok(0) => return Ok(hex::encode(hash.finalize())),
             Ok(count) => {
                 hash.update(piece.get(..count).unwrap_or_default());
                 at += u64::try_from(count).unwrap_or(0);
@@ -138,7 +136,7 @@ mod tests {
         put.1.unwrap();
         let mut bytes = vec![7; 70 << 20];
         bytes[5..8].copy_from_slice(b"abc");
-        assert_eq!(sync_and_digest(&file).unwrap(), hex(&Sha256::digest(&bytes)));
+        assert_eq!(sync_and_digest(&file).unwrap(), hex::encode(Sha256::digest(&bytes)));
     }
 
     #[test]

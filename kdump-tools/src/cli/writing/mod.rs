@@ -465,7 +465,7 @@ impl Writing<'_> {
                 "run it again",
             )
         })?;
-        let digest = hex(&out.hash.finalize());
+        let digest = hex::encode(out.hash.finalize());
         Ok(Done { name: "stdout".into(), written, bytes: out.bytes, digest, proof: None })
     }
 
@@ -591,10 +591,6 @@ fn digest_beside(path: &Path, digest: &str, sources: &[&Path], care: &Care) -> R
 
 fn folder(path: &Path) -> &Path {
     path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -8,7 +8,6 @@ use crate::analysis::cpus::Registers;
 use crate::analysis::parts::Context;
 use crate::analysis::{ipi, lockup};
 use crate::kernel::rcu::{self, Rcu};
-use crate::kernel::reader::Reader;
 use crate::kernel::task::Task;
 
 /// What a task waits for, and who is in its way.
@@ -91,7 +90,7 @@ impl<'c, 'a> Grace<'c, 'a> {
 
 /// The tasks that run and spin until another CPU has called a function for them.
 pub(super) fn calls<'a>(context: &Context<'a>, registers: &Registers) -> Vec<(&'a Task, Behind<'a>)> {
-    let reader = Reader::new(context.memory, context.description, context.per_cpu, context.limits);
+    let reader = context.reader();
     // What could not be read of them is told with the lockups.
     let mut unused = Vec::new();
     let told = |waiting: ipi::Waiting| {

@@ -42,7 +42,7 @@ pub(super) struct Works<'c, 'a> {
 
 impl<'c, 'a> Works<'c, 'a> {
     pub(super) fn new(context: &'c Context<'a>) -> Self {
-        let reader = Reader::new(context.memory, context.description, context.per_cpu, context.limits);
+        let reader = context.reader();
         Self { context, reader, all: OnceCell::new() }
     }
 

@@ -14,7 +14,6 @@ use rayon::prelude::*;
 
 use super::console;
 use super::cpus::Registers;
-use super::memory;
 use super::parts::{Clock, Context, Part};
 use super::tasks as words;
 use crate::addr::KVirtAddr;

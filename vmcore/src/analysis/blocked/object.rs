@@ -7,12 +7,12 @@
 use std::cell::OnceCell;
 use std::collections::HashMap;
 
-use super::{memory, place};
+use super::place;
 use crate::addr::KVirtAddr;
 use crate::analysis::parts::Context;
 use crate::kernel::block::{self, Request};
 use crate::kernel::lock::{LockKind, Wait};
-use crate::kernel::mm::Source;
+use crate::kernel::reader::Reader;
 use crate::kernel::value::read_text;
 use crate::sym::btf::Struct;
 
@@ -32,14 +32,14 @@ const ANONYMOUS: u64 = 1;
 /// Says what waits are for.
 pub(super) struct Objects<'c, 'a> {
     context: &'c Context<'a>,
-    source: Source<'a, 'a>,
+    source: Reader<'a, 'a>,
     /// What disks have to do, by the bio's `bi_private` and by its pages.
     requests: OnceCell<HashMap<u64, String>>,
 }
 
 impl<'c, 'a> Objects<'c, 'a> {
     pub(super) fn new(context: &'c Context<'a>) -> Self {
-        Self { context, source: memory::source(context), requests: OnceCell::new() }
+        Self { context, source: context.reader(), requests: OnceCell::new() }
     }
 
     /// In words, to follow what the stack told; nothing where it is not proven.
@@ -64,14 +64,14 @@ impl<'c, 'a> Objects<'c, 'a> {
     }
 
     fn outer(&self, entry: KVirtAddr, of: &str, member: &str) -> Option<KVirtAddr> {
-        entry.checked_sub(self.source.slot_offset(of, member)?)
+        entry.checked_sub(self.source.offset(of, member).ok()?)
     }
 
     fn page(&self, entry: KVirtAddr) -> Option<String> {
         let key = self.outer(entry, "wait_page_queue", "wait")?;
         let page = KVirtAddr(self.read(key, "wait_page_queue", &["folio", "page"])?);
         let bit = self.read(key, "wait_page_queue", &["bit_nr"])?;
-        let names = self.source.types().enumeration("pageflags").ok();
+        let names = self.source.types.enumeration("pageflags").ok();
         let bit = names.and_then(|names| names.name_of(i64::try_from(bit).ok()?).map(str::to_owned));
         let bit = bit.map(|name| format!(" to lose {name}")).unwrap_or_default();
         let of = self.of_file(page).map(|of| format!(", {of},")).unwrap_or_default();
@@ -101,7 +101,7 @@ impl<'c, 'a> Objects<'c, 'a> {
         }
         let number = self.read(inode, "inode", &["i_ino"])?;
         let filesystem = KVirtAddr(self.read(inode, "inode", &["i_sb"])?);
-        let name = filesystem.checked_add(self.source.slot_offset("super_block", "s_id")?)?;
+        let name = filesystem.checked_add(self.source.offset("super_block", "s_id").ok()?)?;
         let name = read_text(self.context.memory, name, 32).ok()?;
         Some(format!("{index}inode {number} of {name}"))
     }
@@ -109,7 +109,7 @@ impl<'c, 'a> Objects<'c, 'a> {
     /// The disk whose own inode this is, and not that of a file on it. `mapping` is the page's.
     fn disk_of(&self, inode: KVirtAddr, mapping: u64) -> Option<String> {
         let device = self.outer(inode, "bdev_inode", "vfs_inode")?;
-        let device = device.checked_add(self.source.slot_offset("bdev_inode", "bdev")?)?;
+        let device = device.checked_add(self.source.offset("bdev_inode", "bdev").ok()?)?;
         // Any inode could stand there: this one's disk names it, or its mapping, in turn (`bd_mapping` since 6.10).
         let named = self.read(device, "block_device", &["bd_mapping"]).map(|at| at == mapping);
         let named = named.or_else(|| Some(self.read(device, "block_device", &["bd_inode"])? == inode.0));
@@ -122,7 +122,7 @@ impl<'c, 'a> Objects<'c, 'a> {
     /// The name of a `block_device`'s disk.
     fn disk_name(&self, device: KVirtAddr) -> Option<String> {
         let disk = KVirtAddr(self.read(device, "block_device", &["bd_disk"])?);
-        let name = disk.checked_add(self.source.slot_offset("gendisk", "disk_name")?)?;
+        let name = disk.checked_add(self.source.offset("gendisk", "disk_name").ok()?)?;
         read_text(self.context.memory, name, NAME).ok().filter(|name| !name.is_empty())
     }
 
@@ -147,7 +147,7 @@ impl<'c, 'a> Objects<'c, 'a> {
     }
 
     fn buffer(&self, state: KVirtAddr) -> Option<String> {
-        let buffer = state.checked_sub(self.source.slot_offset("buffer_head", "b_state")?)?;
+        let buffer = state.checked_sub(self.source.offset("buffer_head", "b_state").ok()?)?;
         let number = self.read(buffer, "buffer_head", &["b_blocknr"])?;
         let device = KVirtAddr(self.read(buffer, "buffer_head", &["b_bdev"])?);
         let name = self.disk_name(device)?;
@@ -157,7 +157,7 @@ impl<'c, 'a> Objects<'c, 'a> {
 
     /// The server of an RPC, where the module's types are in the dump.
     fn rpc(&self, state: KVirtAddr) -> Option<String> {
-        let task = state.checked_sub(self.source.slot_offset("rpc_task", "tk_runstate")?)?;
+        let task = state.checked_sub(self.source.offset("rpc_task", "tk_runstate").ok()?)?;
         let client = KVirtAddr(self.read(task, "rpc_task", &["tk_client"])?);
         let transport = KVirtAddr(self.read(client, "rpc_clnt", &["cl_xprt"])?);
         let name = KVirtAddr(self.read(transport, "rpc_xprt", &["servername"])?);
@@ -207,7 +207,7 @@ impl Objects<'_, '_> {
     fn pages(&self, bio: KVirtAddr) -> Vec<u64> {
         let vector = self.read(bio, "bio", &["bi_io_vec"]).map(KVirtAddr).filter(|at| !at.is_null());
         let count = self.read(bio, "bio", &["bi_vcnt"]).unwrap_or_default() & 0xffff;
-        let size = self.source.types().structure("bio_vec").map(Struct::size).unwrap_or_default();
+        let size = self.source.types.structure("bio_vec").map(Struct::size).unwrap_or_default();
         let Some(vector) = vector else { return Vec::new() };
         let page = |number: u64| {
             let at = vector.checked_add(number.checked_mul(size)?)?;

@@ -1,7 +1,6 @@
 //! What a lock is called: the variable, or the object that it is part of.
 
 use crate::addr::KVirtAddr;
-use crate::analysis::memory;
 use crate::analysis::parts::Context;
 use crate::kernel::lock::Wait;
 use crate::kernel::slab;
@@ -66,7 +65,7 @@ fn task(context: &Context<'_>, wait: &Wait) -> Option<String> {
 
 /// The slab object that it is in, with the member where the cache has a type of its own.
 fn object(context: &Context<'_>, wait: &Wait) -> Option<String> {
-    let found = slab::identify(&memory::source(context), wait.lock).ok()??;
+    let found = slab::identify(&context.reader(), wait.lock).ok()??;
     let free = if found.allocated == Some(false) { ", which is FREE," } else { "" };
     let of = format!("in an object of slab cache {}{free}", found.cache);
     if let Some(name) = super_block(context, wait, found.start, found.offset) {
@@ -84,21 +83,21 @@ fn object(context: &Context<'_>, wait: &Wait) -> Option<String> {
 
 /// A mounted filesystem, which has no slab cache of its own: its root directory names it in turn.
 fn super_block(context: &Context<'_>, wait: &Wait, at: KVirtAddr, inside: u64) -> Option<String> {
-    let source = memory::source(context);
+    let source = context.reader();
     let layout = context.description.types.structure("super_block").ok()?;
     let path = member(layout, inside, wait.kind.structure())?;
     let root = KVirtAddr(source.member(at, "super_block", &["s_root"]).ok()?);
     if source.member(root, "dentry", &["d_sb"]).ok()? != at.0 {
         return None;
     }
-    let name = at.checked_add(source.slot_offset("super_block", "s_id")?)?;
+    let name = at.checked_add(source.offset("super_block", "s_id").ok()?)?;
     let name = read_text(context.memory, name, 32).ok()?;
     Some(format!("super_block->{path} of {name} at {:#x}", at.0))
 }
 
 /// The slab object that a place is in: `0x98 bytes in an object of slab cache dentry at 0x…`.
 pub(super) fn slab(context: &Context<'_>, at: KVirtAddr) -> Option<String> {
-    let found = slab::identify(&memory::source(context), at).ok()??;
+    let found = slab::identify(&context.reader(), at).ok()??;
     Some(format!(
         "{:#x} bytes in an object of slab cache {} at {:#x}",
         found.offset, found.cache, found.start.0

@@ -6,30 +6,17 @@ mod slabs;
 mod verdict;
 
 use super::parts::{Clock, Context, Part};
-use crate::kernel::mm::{Source, counters, process, zone};
+use crate::kernel::mm::{counters, process, zone};
 use crate::report;
 
 pub(super) use slabs::slab;
 
 /// Processes that are shown.
 const PROCESSES: usize = 32;
-/// `PAGE_SIZE` where VMCOREINFO does not tell: `x86_64` has no other.
-const PAGE: u64 = 4096;
-
-/// What the readers of memory management need.
-pub(super) fn source<'a>(context: &Context<'a>) -> Source<'a, 'a> {
-    Source {
-        memory: context.memory,
-        description: context.description,
-        per_cpu: context.per_cpu,
-        limits: context.limits,
-        page_size: context.kernel.facts().page_size.filter(|n| *n > 0).unwrap_or(PAGE),
-    }
-}
 
 /// The counters, zones and largest processes, and whether memory ran out.
 pub(super) fn memory(context: &Context<'_>, _: &Clock) -> Part {
-    let source = source(context);
+    let source = context.reader();
     let zones = zone::read(&source);
     let counters = counters::read(&source, &zones);
     let (processes, lost, why) = process::read(&source, context.tasks);

@@ -1,14 +1,15 @@
 //! The nodes' sums, `vmalloc` by caller, swap and hugetlb, in the words of the report.
 
 use crate::kernel::Gap;
-use crate::kernel::mm::{Source, huge, swap, vmalloc, zone};
+use crate::kernel::mm::{huge, swap, vmalloc, zone};
+use crate::kernel::reader::Reader;
 use crate::report;
 
 /// Callers that are shown.
 const CALLERS: usize = 64;
 
 /// Fills them in; what could not be had comes back.
-pub(super) fn fill(source: &Source<'_, '_>, zones: &zone::Zones, found: &mut report::Memory) -> Vec<Gap> {
+pub(super) fn fill(source: &Reader<'_, '_>, zones: &zone::Zones, found: &mut report::Memory) -> Vec<Gap> {
     found.nodes = nodes(&zones.zones);
     let areas = vmalloc::read(source);
     found.vmalloc = areas.callers.iter().take(CALLERS).map(caller).collect();

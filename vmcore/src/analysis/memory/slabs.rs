@@ -1,7 +1,7 @@
 //! The slab caches in the words of the report, and whether one of them leaks.
 
 use super::super::parts::{Clock, Context, Part};
-use super::source;
+
 use super::verdict::mib;
 use crate::kernel::mm::counters;
 use crate::kernel::mm::zone;
@@ -14,7 +14,7 @@ const SHARE: u64 = 25;
 
 /// The caches, largest first.
 pub(in crate::analysis) fn slab(context: &Context<'_>, clock: &Clock) -> Part {
-    let source = source(context);
+    let source = context.reader();
     let all = match slab::read(&source, &|| clock.is_spent()) {
         Ok(all) => all,
         Err(why) => {

@@ -4,10 +4,9 @@ use std::cell::OnceCell;
 use std::ops::Range;
 
 use crate::addr::{KVirtAddr, UVirtAddr};
-use crate::analysis::memory;
 use crate::analysis::parts::Context;
 use crate::error::MemError;
-use crate::kernel::mm::Source;
+use crate::kernel::reader::Reader;
 use crate::kernel::slab;
 use crate::kernel::task::Task;
 use crate::unwind::StackKind;
@@ -45,7 +44,7 @@ const BYTES: &[(u8, &str)] = &[
 /// Says what addresses are.
 pub(super) struct Pointers<'c, 'a> {
     context: &'c Context<'a>,
-    source: Source<'a, 'a>,
+    source: Reader<'a, 'a>,
     /// Whose memory the user's half of the addresses is.
     current: Option<&'a Task>,
     cpu: Option<usize>,
@@ -59,7 +58,7 @@ type CpuStack = (usize, StackKind, Range<KVirtAddr>);
 impl<'c, 'a> Pointers<'c, 'a> {
     pub(super) fn new(context: &'c Context<'a>, cpu: Option<usize>) -> Self {
         let current = cpu.and_then(|cpu| context.tasks.current(cpu));
-        Self { context, source: memory::source(context), current, cpu, stacks: OnceCell::new() }
+        Self { context, source: context.reader(), current, cpu, stacks: OnceCell::new() }
     }
 
     /// What is at an address that an instruction uses.
@@ -148,7 +147,7 @@ impl<'c, 'a> Pointers<'c, 'a> {
     }
 
     fn task(&self, at: KVirtAddr) -> Option<String> {
-        let size = self.source.types().structure("task_struct").ok()?.size();
+        let size = self.source.types.structure("task_struct").ok()?.size();
         let of = |task: &&Task| at.0.checked_sub(task.kaddr.0).is_some_and(|inside| inside < size);
         let task = self.context.tasks.tasks.iter().find(of)?;
         Some(format!("{} of {}", place("the task_struct", at.0, task.kaddr.0), named(task)))

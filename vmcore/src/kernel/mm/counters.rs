@@ -4,11 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use super::Source;
 use super::zone::Zones;
 use crate::addr::KVirtAddr;
 use crate::kernel::Gap;
 use crate::kernel::list;
+use crate::kernel::reader::Reader;
 
 /// Sizes of huge pages at most (`HUGE_MAX_HSTATE` is 2 on `x86_64`).
 const HUGE_SIZES: u32 = 16;
@@ -58,7 +58,7 @@ impl Counters {
     }
 }
 
-impl Source<'_, '_> {
+impl Reader<'_, '_> {
     /// The global counter of that name, in its own unit; what is below zero for a moment counts as zero, as the kernel shows it.
     fn global(&self, names: &[&str]) -> Result<u64, String> {
         for (of, array) in [("node_stat_item", "vm_node_stat"), ("zone_stat_item", "vm_zone_stat")] {
@@ -97,7 +97,7 @@ impl Source<'_, '_> {
 
     fn hugetlb(&self, found: &mut Counters) -> Result<u64, String> {
         let variables = self.variables();
-        if self.types().structure("hstate").is_err() {
+        if self.types.structure("hstate").is_err() {
             return Err("this kernel has no hugetlb pages".into());
         }
         let count = variables.u32("hugetlb_max_hstate").map_err(|why| why.to_string())?;
@@ -106,7 +106,7 @@ impl Source<'_, '_> {
         }
         let first = variables.address("hstates").map_err(|why| why.to_string())?;
         let default = variables.u32("default_hstate_idx").ok();
-        let each = self.types().structure("hstate").map_err(|why| why.to_string())?.size();
+        let each = self.types.structure("hstate").map_err(|why| why.to_string())?.size();
         let mut all = 0_u64;
         for number in 0..count {
             let skip = each.saturating_mul(u64::from(number));
@@ -131,7 +131,7 @@ impl Source<'_, '_> {
 
 /// Reads them. The zones' watermarks are needed for `MemAvailable`.
 #[must_use]
-pub fn read(source: &Source<'_, '_>, zones: &Zones) -> Counters {
+pub fn read(source: &Reader<'_, '_>, zones: &Zones) -> Counters {
     let mut found = Counters::default();
     let bytes = |pages: Result<u64, String>| pages.map(|n| source.bytes(n));
     let total = source.pages_of("_totalram_pages").or_else(|_| source.pages_of("totalram_pages"));
@@ -210,7 +210,7 @@ pub fn read(source: &Source<'_, '_>, zones: &Zones) -> Counters {
 
 /// As `si_mem_available` does.
 fn available(
-    source: &Source<'_, '_>,
+    source: &Reader<'_, '_>,
     zones: &Zones,
     found: &Counters,
     reclaimable: Result<u64, String>,

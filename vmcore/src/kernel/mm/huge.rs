@@ -2,9 +2,9 @@
 //!
 //! Facts: `mm/hugetlb.c`, `include/linux/hugetlb.h`.
 
-use super::Source;
 use super::zone;
 use crate::kernel::Gap;
+use crate::kernel::reader::Reader;
 
 /// Sizes of huge pages at most (`HUGE_MAX_HSTATE` is 2 on `x86_64`).
 const SIZES: u32 = 16;
@@ -45,10 +45,10 @@ pub struct HugePool {
 
 /// Reads them, in the kernel's order.
 #[must_use]
-pub fn read(source: &Source<'_, '_>) -> (Vec<HugePool>, Vec<Gap>) {
+pub fn read(source: &Reader<'_, '_>) -> (Vec<HugePool>, Vec<Gap>) {
     let mut found = Vec::new();
     // A kernel without hugetlb has no such type: the counters say so.
-    if source.types().structure("hstate").is_err() {
+    if source.types.structure("hstate").is_err() {
         return (found, Vec::new());
     }
     match fill(source, &mut found) {
@@ -57,14 +57,14 @@ pub fn read(source: &Source<'_, '_>) -> (Vec<HugePool>, Vec<Gap>) {
     }
 }
 
-fn fill(source: &Source<'_, '_>, found: &mut Vec<HugePool>) -> Result<(), String> {
+fn fill(source: &Reader<'_, '_>, found: &mut Vec<HugePool>) -> Result<(), String> {
     let variables = source.variables();
     let count = variables.u32("hugetlb_max_hstate").map_err(|why| why.to_string())?;
     if count > SIZES {
         return Err(format!("hugetlb_max_hstate holds {count}"));
     }
     let first = variables.address("hstates").map_err(|why| why.to_string())?;
-    let each = source.types().structure("hstate").map_err(|why| why.to_string())?.size();
+    let each = source.types.structure("hstate").map_err(|why| why.to_string())?.size();
     let nodes = zone::nodes(source)?;
     for number in 0..u64::from(count) {
         let skip = each.saturating_mul(number);

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::Source;
 use crate::addr::KVirtAddr;
+use crate::kernel::reader::Reader;
 use crate::kernel::task::Tasks;
 use crate::kernel::value::Slot;
 
@@ -39,7 +39,7 @@ impl ProcessMemory {
 
 /// All processes with memory, largest first, and how many could not be read, with the first reason.
 #[must_use]
-pub fn read(source: &Source<'_, '_>, tasks: &Tasks) -> (Vec<ProcessMemory>, usize, Option<String>) {
+pub fn read(source: &Reader<'_, '_>, tasks: &Tasks) -> (Vec<ProcessMemory>, usize, Option<String>) {
     let (mut found, mut failed, mut why) = (Vec::new(), 0_usize, None);
     let mut seen = BTreeSet::new();
     let places = Places::new(source);
@@ -89,7 +89,7 @@ struct Places {
 }
 
 impl Places {
-    fn new(source: &Source<'_, '_>) -> Result<Self, String> {
+    fn new(source: &Reader<'_, '_>) -> Result<Self, String> {
         let slot = |of, member| source.slot(of, &[member]).ok();
         Ok(Self {
             anon: Counter::new(source, "MM_ANONPAGES")?,
@@ -112,18 +112,18 @@ enum Counter {
 }
 
 impl Counter {
-    fn new(source: &Source<'_, '_>, name: &str) -> Result<Self, String> {
+    fn new(source: &Reader<'_, '_>, name: &str) -> Result<Self, String> {
         // An anonymous enum: looked up as a constant of the kernel.
-        let types = source.types().kernel().ok_or("the kernel's types are not known")?;
+        let types = source.types.kernel().ok_or("the kernel's types are not known")?;
         let index = types.constant(name).map_err(|why| why.to_string())?;
         let new = format!("rss_stat[{index}]");
-        match source.types().structure("mm_struct").and_then(|of| of.member(&new)) {
+        match source.types.structure("mm_struct").and_then(|of| of.member(&new)) {
             Ok(member) => Ok(Self::PerCpu(member.offset())),
             Err(_) => source.slot("mm_struct", &[&format!("rss_stat.count[{index}]")]).map(Self::Plain),
         }
     }
 
-    fn read(&self, source: &Source<'_, '_>, mm: KVirtAddr) -> Result<u64, String> {
+    fn read(&self, source: &Reader<'_, '_>, mm: KVirtAddr) -> Result<u64, String> {
         let count = match self {
             Self::PerCpu(inside) => source.percpu_counter(mm.checked_add(*inside).ok_or("past 2^64")?)?,
             Self::Plain(slot) => source.number(mm, slot)?.cast_signed(),

@@ -2,10 +2,10 @@
 //!
 //! Facts: `mm/swapfile.c`, `include/linux/swap.h`.
 
-use super::Source;
 use crate::addr::KVirtAddr;
 use crate::kernel::Gap;
 use crate::kernel::path::Paths;
+use crate::kernel::reader::Reader;
 
 /// Devices at most (`MAX_SWAPFILES` is 32 at most).
 const DEVICES: u32 = 64;
@@ -36,7 +36,7 @@ pub struct SwapDevice {
 
 /// Reads them.
 #[must_use]
-pub fn read(source: &Source<'_, '_>) -> (Vec<SwapDevice>, Vec<Gap>) {
+pub fn read(source: &Reader<'_, '_>) -> (Vec<SwapDevice>, Vec<Gap>) {
     let (mut found, mut gaps) = (Vec::new(), Vec::new());
     if let Err(why) = fill(source, &mut found, &mut gaps) {
         gaps.push(Gap { what: "swap".into(), why });
@@ -44,7 +44,7 @@ pub fn read(source: &Source<'_, '_>) -> (Vec<SwapDevice>, Vec<Gap>) {
     (found, gaps)
 }
 
-fn fill(source: &Source<'_, '_>, found: &mut Vec<SwapDevice>, gaps: &mut Vec<Gap>) -> Result<(), String> {
+fn fill(source: &Reader<'_, '_>, found: &mut Vec<SwapDevice>, gaps: &mut Vec<Gap>) -> Result<(), String> {
     let variables = source.variables();
     let count = variables.u32("nr_swapfiles").map_err(|why| why.to_string())?;
     if count > DEVICES {
@@ -55,7 +55,7 @@ fn fill(source: &Source<'_, '_>, found: &mut Vec<SwapDevice>, gaps: &mut Vec<Gap
     }
     let table = variables.address("swap_info").map_err(|why| why.to_string())?;
     let flags = source.slot("swap_info_struct", &["flags"])?;
-    let paths = Paths::new(source.types()).map_err(|why| why.to_string());
+    let paths = Paths::new(source.types).map_err(|why| why.to_string());
     for number in 0..count {
         let at = KVirtAddr(source.long(table, u64::from(number))?.cast_unsigned());
         let mut lose = |what: &str, why: String| {

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use super::Source;
 use crate::addr::KVirtAddr;
 use crate::kernel::Gap;
 use crate::kernel::list;
+use crate::kernel::reader::Reader;
 
 /// Lists at most; kernels have one for each CPU, up to 128.
 const NODES: u32 = 4096;
@@ -41,7 +41,7 @@ pub struct Areas {
 
 /// Reads them.
 #[must_use]
-pub fn read(source: &Source<'_, '_>) -> Areas {
+pub fn read(source: &Reader<'_, '_>) -> Areas {
     let mut found = Areas::default();
     if let Err(why) = fill(source, &mut found) {
         found.gaps.push(Gap { what: "vmalloc".into(), why });
@@ -49,7 +49,7 @@ pub fn read(source: &Source<'_, '_>) -> Areas {
     found
 }
 
-fn heads(source: &Source<'_, '_>) -> Result<Vec<KVirtAddr>, String> {
+fn heads(source: &Reader<'_, '_>) -> Result<Vec<KVirtAddr>, String> {
     let variables = source.variables();
     let Ok(nodes) = variables.u64("vmap_nodes") else {
         return Ok(vec![variables.address("vmap_area_list").map_err(|why| why.to_string())?]);
@@ -58,7 +58,7 @@ fn heads(source: &Source<'_, '_>) -> Result<Vec<KVirtAddr>, String> {
     if count > NODES {
         return Err(format!("nr_vmap_nodes holds {count}"));
     }
-    let layout = source.types().structure("vmap_node").map_err(|why| why.to_string())?;
+    let layout = source.types.structure("vmap_node").map_err(|why| why.to_string())?;
     let head = layout.member("busy.head").map_err(|why| why.to_string())?.offset();
     let place = |number: u32| {
         let skip = layout.size().checked_mul(u64::from(number))?;
@@ -67,13 +67,13 @@ fn heads(source: &Source<'_, '_>) -> Result<Vec<KVirtAddr>, String> {
     (0..count).map(|number| place(number).ok_or_else(|| "the place is past 2^64".to_owned())).collect()
 }
 
-fn fill(source: &Source<'_, '_>, found: &mut Areas) -> Result<(), String> {
+fn fill(source: &Reader<'_, '_>, found: &mut Areas) -> Result<(), String> {
     let node = source.slot("vmap_area", &["list"])?.offset();
     let user = source.slot("vmap_area", &["vm"])?;
     let flags = source.slot("vmap_area", &["flags"]).ok();
     // Since 5.4 the flags are of other meaning, and what is in the list is in use.
     let told =
-        flags.filter(|_| source.types().structure("vmap_area").is_ok_and(|s| !s.has("subtree_max_size")));
+        flags.filter(|_| source.types.structure("vmap_area").is_ok_and(|s| !s.has("subtree_max_size")));
     let size = source.slot("vm_struct", &["size"])?;
     let pages = source.slot("vm_struct", &["nr_pages"])?;
     let mapped = source.slot("vm_struct", &["pages"])?;
@@ -139,9 +139,9 @@ fn fill(source: &Source<'_, '_>, found: &mut Areas) -> Result<(), String> {
 }
 
 /// The function that a return address is in: several places of one function are one caller.
-fn function(source: &Source<'_, '_>, at: KVirtAddr) -> Option<String> {
+fn function(source: &Reader<'_, '_>, at: KVirtAddr) -> Option<String> {
     if at.is_null() {
         return None;
     }
-    Some(source.description.symbols.at(at).map_or_else(|| at.to_string(), |found| found.symbol.to_string()))
+    Some(source.symbols.at(at).map_or_else(|| at.to_string(), |found| found.symbol.to_string()))
 }

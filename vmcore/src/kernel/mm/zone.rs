@@ -1,8 +1,8 @@
 //! The nodes' zones: free pages, watermarks, and the buddy allocator's free blocks.
 
-use super::Source;
 use crate::addr::KVirtAddr;
 use crate::kernel::Gap;
+use crate::kernel::reader::Reader;
 use crate::kernel::value::read_text;
 
 /// Nodes at most (`MAX_NUMNODES` is 1024 at most).
@@ -47,8 +47,8 @@ pub struct Zones {
 }
 
 /// The `struct pglist_data` of each node, with its number.
-pub(crate) fn nodes(source: &Source<'_, '_>) -> Result<Vec<(u64, KVirtAddr)>, String> {
-    let Some(table) = source.description.symbols.symbol("node_data") else {
+pub(crate) fn nodes(source: &Reader<'_, '_>) -> Result<Vec<(u64, KVirtAddr)>, String> {
+    let Some(table) = source.symbols.symbol("node_data") else {
         let only = source.variables().address("contig_page_data").map_err(|why| why.to_string())?;
         return Ok(vec![(0, only)]);
     };
@@ -65,7 +65,7 @@ pub(crate) fn nodes(source: &Source<'_, '_>) -> Result<Vec<(u64, KVirtAddr)>, St
 
 /// Reads them.
 #[must_use]
-pub fn read(source: &Source<'_, '_>) -> Zones {
+pub fn read(source: &Reader<'_, '_>) -> Zones {
     let mut all = Zones::default();
     let gap = |what: String, why: String| Gap { what, why };
     let nodes = match nodes(source) {
@@ -78,7 +78,7 @@ pub fn read(source: &Source<'_, '_>) -> Zones {
     for (number, node) in nodes {
         for place in 0..ZONES {
             let member = format!("node_zones[{place}]");
-            let found = source.types().structure("pglist_data").and_then(|s| s.member(&member));
+            let found = source.types.structure("pglist_data").and_then(|s| s.member(&member));
             let Ok(slot) = found else {
                 if place == 0 {
                     all.gaps.push(gap("zones".into(), "pglist_data has no node_zones".into()));
@@ -96,7 +96,7 @@ pub fn read(source: &Source<'_, '_>) -> Zones {
     all
 }
 
-fn zone(source: &Source<'_, '_>, node: u64, at: KVirtAddr) -> Result<Option<Zone>, String> {
+fn zone(source: &Reader<'_, '_>, node: u64, at: KVirtAddr) -> Result<Option<Zone>, String> {
     let pages = |paths: &[&str]| source.member(at, "zone", paths).map(|n| source.bytes(n));
     let present = pages(&["present_pages"])?;
     if present == 0 {

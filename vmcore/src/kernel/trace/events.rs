@@ -126,7 +126,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
-    crate::kernel::reader::hex(bytes.get(..TEXT).unwrap_or(bytes))
+    hex::encode(bytes.get(..TEXT).unwrap_or(bytes))
 }
 
 /// All sorts of events by their numbers.
