@@ -23,6 +23,7 @@ use crate::kernel::task::{State, Task};
 use crate::kernel::variable::Variables;
 use crate::report::{Address, Blocked, BlockedGroup, Blocker, Frame, Lock, WaitEdge};
 use graph::Graph;
+pub(super) use what::is_sleeping;
 
 /// Pids that a group names.
 const PIDS: usize = 64;
@@ -66,8 +67,13 @@ impl Waiting<'_> {
         if let Some(behind) = &self.behind {
             return behind.kind;
         }
-        let of_lock = |wait: &Wait| if self.flushed.is_some() { "work" } else { wait.kind.name() };
-        self.wait.as_ref().map_or_else(|| self.why.kind(), of_lock)
+        match &self.wait {
+            Some(_) if self.flushed.is_some() => "work",
+            // With PREEMPT_RT other locks are built on it, and the function that was called tells which.
+            Some(wait) if wait.kind == LockKind::RtMutex && self.why.block.is_some() => self.why.kind(),
+            Some(wait) => wait.kind.name(),
+            None => self.why.kind(),
+        }
     }
 
     /// `mutex lab_mutex_a (0x…)`.
@@ -82,8 +88,8 @@ impl Waiting<'_> {
             return object.clone();
         }
         match (&self.wait, &self.name) {
-            (Some(wait), Some(name)) => format!("{} {name} ({})", wait.kind.name(), wait.lock),
-            (Some(wait), None) => format!("{} at {}", wait.kind.name(), wait.lock),
+            (Some(wait), Some(name)) => format!("{} {name} ({})", self.kind(), wait.lock),
+            (Some(wait), None) => format!("{} at {}", self.kind(), wait.lock),
             (None, _) => self.why.text().unwrap_or_else(|| "something that its stack does not tell".into()),
         }
     }

@@ -2,6 +2,7 @@
 
 use super::LoggedPanic;
 use super::lines;
+use crate::analysis::blocked;
 use crate::analysis::parts::Context;
 use crate::report::{Confidence, Culprit, Frame, FrameTrust, Panic, PanicKind, TaskRef};
 
@@ -65,45 +66,6 @@ const SPINNING: &[&str] = &[
     "smp_call_function_single",
 ];
 
-/// Functions in which a task sleeps for somebody else (`kernel/sched`, `kernel/locking`).
-const SLEEPING: &[&str] = &[
-    "__schedule",
-    "schedule",
-    "schedule_timeout",
-    "schedule_preempt_disabled",
-    "io_schedule",
-    "io_schedule_timeout",
-    "mutex_lock",
-    "mutex_lock_interruptible",
-    "mutex_lock_killable",
-    "__mutex_lock",
-    "__mutex_lock_slowpath",
-    "down",
-    "__down",
-    "__down_common",
-    "down_read",
-    "down_write",
-    "down_read_killable",
-    "down_write_killable",
-    "rwsem_down_read_slowpath",
-    "rwsem_down_write_slowpath",
-    "percpu_rwsem_wait",
-    "__percpu_down_read",
-    "percpu_down_write",
-    "rt_mutex_lock",
-    "__rt_mutex_slowlock",
-    "rt_mutex_slowlock",
-    "wait_for_completion",
-    "wait_for_common",
-    "__wait_for_common",
-    "bit_wait_io",
-    "bit_wait",
-    "__wait_on_bit",
-    "out_of_line_wait_on_bit",
-    "folio_wait_bit_common",
-    "folio_wait_bit",
-];
-
 /// Where a panic came from, as far as it can be told. The report has its CPUs and tasks already.
 pub(super) fn culprit(context: &Context<'_>, panic: &Panic, logged: &LoggedPanic) -> Option<Culprit> {
     match panic.kind {
@@ -151,7 +113,13 @@ fn from_frames(
         let name = bare(frame);
         skip.iter().any(|set| set.contains(&name.as_str()))
     };
-    let skips = frames.iter().take_while(skipped).count();
+    // Who called what is no code (a callback that was never set, a stale pointer) is to blame: that place itself has no name.
+    let nowhere = frames.first().filter(|frame| frame.interrupted && frame.symbol.is_none());
+    let nowhere = nowhere.filter(|_| frames.get(1).is_some_and(|caller| caller.sure));
+    let skips = match nowhere {
+        Some(_) => 1,
+        None => frames.iter().take_while(skipped).count(),
+    };
     // Without a caller, what reports is at least the place.
     let frame = frames.get(skips).or(frames.first());
     let Some(frame) = frame.filter(|frame| frame.symbol.is_some()) else {
@@ -178,6 +146,9 @@ fn from_frames(
     if let Some(first) = frames.first().filter(|_| skips > 0).and_then(|f| f.symbol.as_deref()) {
         because = format!("it is what called {first}, which only reports or waits");
     }
+    if let Some(pc) = nowhere.and_then(|frame| frame.pc) {
+        because = format!("it is what called {pc}, where no code is");
+    }
     if frame.stack.as_deref().is_some_and(|stack| stack != "task" && stack != "unknown") {
         because
             .push_str("; it ran in an interrupt or exception, so that the task need not have to do with it");
@@ -203,8 +174,7 @@ fn hung(context: &Context<'_>, logged: &LoggedPanic) -> Option<Culprit> {
     };
     let frames = context.report.tasks.iter().find(|own| own.pid == pid).map(|own| own.backtrace.as_slice());
     let frames = frames.filter(|_| found.is_some()).unwrap_or_default();
-    let sleeps = |frame: &&Frame| SLEEPING.contains(&bare(frame).as_str());
-    let frame = frames.iter().find(|frame| !sleeps(frame));
+    let frame = frames.iter().find(|frame| !frame.symbol.as_deref().is_some_and(blocked::is_sleeping));
     Some(Culprit {
         task: Some(task),
         module: frame.and_then(|frame| frame.module.clone()),
