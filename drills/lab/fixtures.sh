@@ -10,7 +10,7 @@ out=fixtures/data/failures
 bin=${CARGO_TARGET_DIR:-target}/debug
 all="sysrq null-deref bug warn divide general-protection soft-lockup hard-lockup rcu-stall mutex-abba mutex-held kdump-oom
 	stack-overflow slab-leak frozen healthy host-hung dm-suspended multipath md-degraded host-io-stuck waits ipi earlier 6.12-mce
-	null-call lock-twice cgroup-oom net rt-waits"
+	null-call lock-twice module-exit cgroup-oom net rt-waits"
 cargo build --quiet --workspace
 work=$(mktemp -d "${TMPDIR:-/tmp}/kdt-fixtures.XXXXXX")
 trap 'rm -rf "$work"' EXIT

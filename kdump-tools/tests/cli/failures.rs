@@ -216,6 +216,13 @@ const FAILURES: &[Failure] = &[
         worst: &["KD-LOCKUP-SOFT", "KD-PANIC-SOFT-LOCKUP"],
     },
     Failure {
+        name: "module-exit",
+        kind: Some("null-deref"),
+        culprit: ["rmmod", "lab_fail", "null_deref"],
+        codes: &["KD-PANIC-NULL-DEREF"],
+        worst: &["KD-PANIC-NULL-DEREF"],
+    },
+    Failure {
         name: "cgroup-oom",
         kind: Some("sysrq"),
         culprit: ["init", "", "sysrq_handle_crash"],
@@ -553,6 +560,14 @@ fn a_call_through_a_null_pointer_says_so_and_names_the_caller() {
     let finding = finding(&document, "KD-PANIC-NULL-DEREF");
     assert!(text(finding, "/title").contains("called a function through a NULL pointer"), "{finding}");
     assert!(text(finding, "/next/0").contains("null_call [lab_fail]"), "{finding}");
+}
+
+#[test]
+fn a_module_that_was_being_unloaded_is_said_to_be() {
+    let document = triage("module-exit");
+    let finding = finding(&document, "KD-PANIC-NULL-DEREF");
+    let told = finding["evidence"].as_array().unwrap();
+    assert!(told.contains(&"the module lab_fail was being unloaded".into()), "{finding}");
 }
 
 #[test]

@@ -90,6 +90,24 @@ pub(super) fn explain_call(report: &mut Report) {
     )];
 }
 
+/// Says that the module a panic came from was just being loaded or unloaded.
+pub(super) fn explain_module(report: &mut Report) {
+    let Some(panic) = &report.panic else { return };
+    let Some(name) = panic.culprit.as_ref().and_then(|culprit| culprit.module.as_deref()) else { return };
+    let module = report.modules.iter().find(|module| module.name == name);
+    let what = match module.and_then(|module| module.state.as_deref()) {
+        Some("coming") => "loaded",
+        Some("going") => "unloaded",
+        _ => return,
+    };
+    let line = format!("the module {name} was being {what}");
+    let code = meaning(panic.kind).code;
+    let own = report.findings.iter_mut().find(|finding| finding.code == code);
+    if let Some(finding) = own {
+        finding.evidence.push(line);
+    }
+}
+
 /// Functions below which softirqs run (`handle_softirqs` since 6.10).
 const SOFTIRQ: &[&str] = &["handle_softirqs", "__do_softirq", "do_softirq"];
 /// With what the entries of hard interrupts begin, before and since 5.8.

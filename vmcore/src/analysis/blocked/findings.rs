@@ -165,9 +165,15 @@ fn blocker(context: &Context<'_>, waits: &Waits<'_>, root: &super::graph::Root) 
             "the owner of a rw-semaphore that readers hold is the one that took it last, and may have let go",
         );
     }
-    let finding = finding
-        .next(format!("Find out why {} does not let go: look at its call trace.", named(task)))
-        .by_hand_crash(format!("bt {}", task.pid));
+    let next = match own {
+        Some(own) => format!(
+            "Find out why {} does not get what it waits for itself: {}.",
+            named(task),
+            own.lock_words()
+        ),
+        None => format!("Find out why {} does not let go: look at its call trace.", named(task)),
+    };
+    let finding = finding.next(next).by_hand_crash(format!("bt {}", task.pid));
     Some(by_hand(finding, first))
 }
 

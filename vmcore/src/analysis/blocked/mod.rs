@@ -246,10 +246,29 @@ fn find<'a>(context: &Context<'a>, clock: &Clock) -> (Waits<'a>, bool) {
             break;
         }
     }
+    rt_writers(&mut waiting);
     waiting.extend(spinning(context, &registers, &known, &mut graph));
     waiting.sort_by(|a, b| b.seconds().total_cmp(&a.seconds()).then(a.task.pid.cmp(&b.task.pid)));
     let hung_s = hung_timeout(context);
     (Waits { waiting, graph, registers, hung_s }, stopped)
+}
+
+/// With `PREEMPT_RT` a writer takes the lock below a rw-semaphore first, and then waits until its readers are gone: others wait for it,
+/// and it does not have the rw-semaphore either (`kernel/locking/rwbase_rt.c`).
+fn rt_writers(waiting: &mut [Waiting<'_>]) {
+    let is_below = |one: &&Waiting<'_>| {
+        one.kind() == "rwsem" && one.wait.as_ref().is_some_and(|wait| wait.kind == LockKind::RtMutex)
+    };
+    let below = waiting.iter().filter(is_below);
+    let locks: BTreeMap<KVirtAddr, String> =
+        below.filter_map(|one| Some((one.owner?.kaddr, one.lock_words()))).collect();
+    let writes = |one: &&mut Waiting<'_>| {
+        one.wait.is_none() && one.symbols.iter().any(|name| name.starts_with("rwbase_write_lock"))
+    };
+    for one in waiting.iter_mut().filter(writes) {
+        let lock = locks.get(&one.task.kaddr);
+        one.object = lock.map(|lock| format!("the readers of {lock}, whom the kernel does not record"));
+    }
 }
 
 /// Tasks that run, and wait for another CPU's answer.
