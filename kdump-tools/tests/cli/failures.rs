@@ -126,8 +126,8 @@ const FAILURES: &[Failure] = &[
         name: "frozen",
         kind: Some("hung-task"),
         culprit: ["dd", "", "mnt_want_write"],
-        codes: &["KD-PANIC-HUNG-TASK", "KD-FS-FROZEN"],
-        worst: &["KD-FS-FROZEN", "KD-PANIC-HUNG-TASK"],
+        codes: &["KD-PANIC-HUNG-TASK", "KD-FS-FROZEN", "KD-HANG-TASKS"],
+        worst: &["KD-FS-FROZEN", "KD-HANG-TASKS", "KD-PANIC-HUNG-TASK"],
     },
     Failure {
         name: "host-hung",

@@ -28,6 +28,11 @@ const REPORTING: &[&str] = &[
     "dump_stack_lvl",
     "panic",
     "__warn_printk",
+    // What they are given to free was freed before, or is none of theirs (`mm/slub.c`).
+    "kfree",
+    "kmem_cache_free",
+    "__kmem_cache_free",
+    "__slab_free",
     "__schedule_bug",
     "schedule_debug",
     "__might_sleep",
@@ -241,6 +246,22 @@ mod tests {
         let found = from_frames(None, &frames, &[REPORTING], "why", &oops("x")).unwrap();
         assert_eq!((found.function.as_deref(), found.confidence), (Some("drops_twice"), Confidence::Likely));
         assert!(found.because.contains("what called __list_del_entry_valid.cold"), "{}", found.because);
+    }
+
+    #[test]
+    fn what_is_freed_twice_is_the_mistake_of_who_frees_it() {
+        let frames = [frame("__kmem_cache_free", true), frame("drops_twice", false)];
+        let found = from_frames(None, &frames, &[REPORTING], "why", &oops("__kmem_cache_free")).unwrap();
+        assert_eq!(found.function.as_deref(), Some("drops_twice"));
+    }
+
+    #[test]
+    fn who_calls_what_is_no_code_is_to_blame() {
+        let nowhere = Frame { symbol: None, pc: Some(crate::report::Address(0)), ..frame("x", true) };
+        let frames = [nowhere, frame("calls", false)];
+        let found = from_frames(None, &frames, &[REPORTING], "why", &oops("x")).unwrap();
+        assert_eq!((found.function.as_deref(), found.confidence), (Some("calls"), Confidence::Likely));
+        assert_eq!(found.because, "it is what called 0x0, where no code is");
     }
 
     #[test]
