@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the small real dumps in fixtures/data/failures again: one of each failure that the lab can make, and a healthy guest's, distilled.
-# They are of 6.1, but for those whose name begins with another kernel.
+# They are of 6.1, but for those whose name begins with another kernel or flavour.
 # A new dump is another crash: addresses, times and pids differ, what it shows must not. Takes some 15 minutes.
 #
 #   drills/lab/fixtures.sh [NAME…]
@@ -9,7 +9,8 @@ cd "$(dirname "$0")/../.."
 out=fixtures/data/failures
 bin=${CARGO_TARGET_DIR:-target}/debug
 all="sysrq null-deref bug warn divide general-protection soft-lockup hard-lockup rcu-stall mutex-abba mutex-held kdump-oom
-	stack-overflow slab-leak frozen healthy host-hung dm-suspended multipath md-degraded host-io-stuck waits ipi earlier 6.12-mce"
+	stack-overflow slab-leak frozen healthy host-hung dm-suspended multipath md-degraded host-io-stuck waits ipi earlier 6.12-mce
+	null-call lock-twice module-exit cgroup-oom net rt-waits"
 cargo build --quiet --workspace
 work=$(mktemp -d "${TMPDIR:-/tmp}/kdt-fixtures.XXXXXX")
 trap 'rm -rf "$work"' EXIT
@@ -19,6 +20,7 @@ for name in ${*:-$all}; do
 	kernel=6.1
 	case $name in
 	6.12-*) kernel=6.12 name=${name#6.12-} recipe=$name ;;
+	rt-*) kernel=6.1-rt name=${name#rt-} recipe=$name ;;
 	sysrq) recipe=kdump-zstd ;;
 	healthy) recipe=host-running-elf ;;
 	host-hung) recipe=host-hung-elf ;;

@@ -13,6 +13,7 @@
 #include <linux/irq_work.h>
 #include <linux/jiffies.h>
 #include <linux/kernel.h>
+#include <linux/kmod.h>
 #include <linux/kthread.h>
 #include <linux/list.h>
 #include <linux/module.h>
@@ -20,12 +21,14 @@
 #include <linux/pagemap.h>
 #include <linux/proc_fs.h>
 #include <linux/rcupdate.h>
+#include <linux/refcount.h>
 #include <linux/rtmutex.h>
 #include <linux/rwsem.h>
 #include <linux/sched.h>
 #include <linux/semaphore.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
+#include <linux/spinlock.h>
 #include <linux/string.h>
 #include <linux/timer.h>
 #include <linux/uaccess.h>
@@ -431,6 +434,173 @@ static void ipi(void)
 	start_on(want_answer, "lab_ipi", 1);
 }
 
+/* A driver that forgot to set one of its callbacks. */
+static void (*volatile no_callback)(void);
+
+static noinline void null_call(void)
+{
+	no_callback();
+	pr_info("lab_fail: it came back\n");
+}
+
+static char data[64];
+
+static noinline void execute_data(void)
+{
+	void (*volatile callback)(void) = (void (*)(void))data;
+
+	callback();
+	pr_info("lab_fail: it came back\n");
+}
+
+static const int constant = 1;
+
+static noinline void read_only(void)
+{
+	*(volatile int *)&constant = 2;
+}
+
+static noinline void list_corruption(void)
+{
+	struct leaked *one = kzalloc(sizeof(*one), GFP_KERNEL);
+
+	if (!one)
+		return;
+	list_add(&one->list, &leak);
+	list_del(&one->list);
+	list_del(&one->list);
+}
+
+static noinline void double_free(void)
+{
+	void *volatile one = kmalloc(512, GFP_KERNEL);
+
+	kfree(one);
+	kfree(one);
+}
+
+/* With slub_debug=P what is freed holds the poison, which is no address. */
+static noinline void use_after_free(void)
+{
+	struct leaked *one = kzalloc(sizeof(*one), GFP_KERNEL);
+	struct leaked *volatile stale = one;
+
+	if (!one)
+		return;
+	INIT_LIST_HEAD(&one->list);
+	kfree(one);
+	stale->list.next->prev = NULL;
+}
+
+static noinline void smash(char *volatile room, int bytes)
+{
+	memset(room, 0x41, bytes);
+}
+
+static noinline void stack_smash(void)
+{
+	char room[32];
+
+	smash(room, sizeof(room) + 32);
+}
+
+static void irq_work_bug(struct irq_work *unused)
+{
+	BUG();
+}
+
+static void irq_bug(void)
+{
+	init_irq_work(&lab_irq_work, irq_work_bug);
+	irq_work_queue(&lab_irq_work);
+}
+
+static DEFINE_SPINLOCK(lab_spinlock);
+
+static noinline void lock_twice(void)
+{
+	spin_lock(&lab_spinlock);
+	spin_lock(&lab_spinlock);
+}
+
+/* What only a PREEMPT_RT kernel forgives. */
+static noinline int sleep_with_spinlock(void *unused)
+{
+	spin_lock(&lab_spinlock);
+	complete(&a_is_held);
+	while (!kthread_should_stop())
+		msleep_interruptible(1000000);
+	return 0;
+}
+
+static noinline int want_spinlock(void *unused)
+{
+	spin_lock(&lab_spinlock);
+	return 0;
+}
+
+static void spinlock_held(void)
+{
+	start(sleep_with_spinlock, "lab_owner");
+	wait_for_completion(&a_is_held);
+	msleep(100);
+	start(want_spinlock, "lab_waiter_1");
+}
+
+static noinline int hold_rwsem_to_read(void *unused)
+{
+	down_read(&lab_rwsem);
+	complete(&a_is_held);
+	while (!kthread_should_stop())
+		msleep_interruptible(1000000);
+	return 0;
+}
+
+static void rwsem_read(void)
+{
+	start(hold_rwsem_to_read, "lab_owner");
+	wait_for_completion(&a_is_held);
+	start(write_rwsem, "lab_writer");
+	msleep(100);
+	start(read_rwsem, "lab_reader_1");
+}
+
+static atomic_t ready;
+
+static noinline int oops_together(void *unused)
+{
+	atomic_inc(&ready);
+	while (atomic_read(&ready) < 2)
+		cpu_relax();
+	null_deref();
+	return 0;
+}
+
+static void two_oopses(void)
+{
+	start_on(oops_together, "lab_oops_0", 0);
+	start_on(oops_together, "lab_oops_1", 1);
+}
+
+static refcount_t count = REFCOUNT_INIT(1);
+
+static noinline void refcount(void)
+{
+	if (!refcount_dec_and_test(&count) || !refcount_dec_and_test(&count))
+		pr_info("lab_fail: it is not taken back\n");
+}
+
+static bool fail_in_exit;
+
+static void module_exit_fails(void)
+{
+	static char *arguments[] = { "/bin/rmmod", "lab_fail", NULL };
+	static char *environment[] = { "PATH=/bin", NULL };
+
+	fail_in_exit = true;
+	call_usermodehelper(arguments[0], arguments, environment, UMH_NO_WAIT);
+}
+
 static const struct failure failures[] = {
 	{ "null-deref", null_deref },
 	{ "bug", bug },
@@ -449,6 +619,20 @@ static const struct failure failures[] = {
 	{ "slab-leak", slab_leak },
 	{ "waits", waits },
 	{ "ipi", ipi },
+	{ "null-call", null_call },
+	{ "execute-data", execute_data },
+	{ "read-only", read_only },
+	{ "list-corruption", list_corruption },
+	{ "double-free", double_free },
+	{ "use-after-free", use_after_free },
+	{ "stack-smash", stack_smash },
+	{ "irq-bug", irq_bug },
+	{ "lock-twice", lock_twice },
+	{ "spinlock-held", spinlock_held },
+	{ "rwsem-read", rwsem_read },
+	{ "two-oopses", two_oopses },
+	{ "refcount", refcount },
+	{ "module-exit", module_exit_fails },
 };
 
 static ssize_t lab_write(struct file *file, const char __user *from, size_t len, loff_t *at)
@@ -491,6 +675,8 @@ static int __init lab_init(void)
 static void __exit lab_exit(void)
 {
 	remove_proc_entry(FILE_NAME, NULL);
+	if (fail_in_exit)
+		null_deref();
 }
 
 module_init(lab_init);

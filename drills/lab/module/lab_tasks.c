@@ -6,6 +6,8 @@
  *   lab_tasks freeze DIR   freezes the file system there, as fsfreeze does
  *   lab_tasks secrets MARK ANY   puts hush-WORD-MARK where secrets lie, for one WORD after the other, says so, and stays
  *   lab_tasks hugetlb      holds a huge page
+ *   lab_tasks poison       tells the kernel that one of its pages is bad memory, and stays
+ *   lab_tasks sockets      fills sockets that nobody reads, says so, and stays
  *   lab_tasks bpf          holds a BPF program, a socket filter that lets nothing through
  */
 #define _GNU_SOURCE
@@ -498,12 +500,102 @@ static int bpf(void)
 	return stay("a BPF program");
 }
 
+static int poison(void)
+{
+	char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (page == MAP_FAILED)
+		return 1;
+	memset(page, 1, 4096);
+	if (madvise(page, 4096, MADV_HWPOISON) < 0)
+		perror("lab: MADV_HWPOISON");
+	while (pause() < 0)
+		;
+	return 0;
+}
+
+/* Sends until the other side takes no more. */
+static void fill_up(int fd)
+{
+	static const char bytes[1024];
+
+	while (send(fd, bytes, sizeof(bytes), MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+		;
+}
+
+static int bound(int type, struct sockaddr_in *here)
+{
+	socklen_t size = sizeof(*here);
+	const int in = socket(AF_INET, type, 0);
+
+	if (bind(in, (struct sockaddr *)here, size) < 0 || getsockname(in, (struct sockaddr *)here, &size) < 0)
+		perror("lab: bind");
+	return in;
+}
+
+static int sockets(void)
+{
+	struct sockaddr_in tcp = { .sin_family = AF_INET, .sin_port = htons(7001), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in full = { .sin_family = AF_INET, .sin_port = htons(7002), .sin_addr.s_addr = inet_addr("192.0.2.7") };
+	struct sockaddr_in udp = { .sin_family = AF_INET, .sin_port = htons(7003), .sin_addr.s_addr = inet_addr("198.51.100.1") };
+	struct sockaddr_in6 six = { .sin6_family = AF_INET6, .sin6_port = htons(7004), .sin6_addr = IN6ADDR_LOOPBACK_INIT };
+	struct sockaddr_un name = { AF_UNIX, "/tmp/work/full.socket" };
+	int in, out, pair[2];
+
+	/* A connection whose receiver does not read, and whose sender waits. */
+	in = bound(SOCK_STREAM, &tcp);
+	listen(in, 8);
+	out = socket(AF_INET, SOCK_STREAM, 0);
+	connect(out, (struct sockaddr *)&tcp, sizeof(tcp));
+	if (accept(in, NULL, NULL) < 0)
+		perror("lab: accept");
+	fill_up(out);
+	if (fork() == 0) {
+		prctl(PR_SET_NAME, "lab_sender");
+		(void)!send(out, "more", 4, 0);
+	}
+	/* A listener whose connections nobody accepts. */
+	in = bound(SOCK_STREAM, &full);
+	listen(in, 2);
+	for (int i = 0; i < 5; i++) {
+		out = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		connect(out, (struct sockaddr *)&full, sizeof(full));
+	}
+	/* Datagrams, of which the receiver's queue takes some. */
+	bound(SOCK_DGRAM, &udp);
+	out = socket(AF_INET, SOCK_DGRAM, 0);
+	connect(out, (struct sockaddr *)&udp, sizeof(udp));
+	for (int i = 0; i < 2000; i++)
+		(void)!send(out, name.sun_path, 64, MSG_DONTWAIT);
+	in = socket(AF_INET6, SOCK_STREAM, 0);
+	if (bind(in, (struct sockaddr *)&six, sizeof(six)) < 0 || listen(in, 4) < 0)
+		perror("lab: IPv6");
+	socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
+	fill_up(pair[0]);
+	in = socket(AF_UNIX, SOCK_STREAM, 0);
+	if (bind(in, (struct sockaddr *)&name, sizeof(name)) < 0 || listen(in, 1) < 0)
+		perror("lab: unix");
+	for (int i = 0; i < 3; i++) {
+		out = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		connect(out, (struct sockaddr *)&name, sizeof(name));
+	}
+	printf("lab: the sockets are full\n");
+	fflush(stdout);
+	while (pause() < 0)
+		;
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 2 && strcmp(argv[1], "hugetlb") == 0)
 		return hugetlb();
 	if (argc == 2 && strcmp(argv[1], "bpf") == 0)
 		return bpf();
+	if (argc == 2 && strcmp(argv[1], "poison") == 0)
+		return poison();
+	if (argc == 2 && strcmp(argv[1], "sockets") == 0)
+		return sockets();
 	if (argc == 3 && strcmp(argv[1], "crowd") == 0)
 		return crowd(atoi(argv[2]));
 	if (argc == 3 && strcmp(argv[1], "freeze") == 0)

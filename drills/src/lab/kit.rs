@@ -48,10 +48,11 @@ impl Kit {
     /// headers of this kernel, [`LabError::Command`] where it does not compile.
     pub(super) fn build(cache: &Cache, kernel: &Kernel, trigger: &Trigger) -> Result<Self, LabError> {
         let (kind, sources) = match trigger {
-            Trigger::Sysrq | Trigger::Oom | Trigger::Nmi => return Ok(Self::default()),
+            Trigger::Sysrq | Trigger::Oom | Trigger::Nmi | Trigger::InitExits => return Ok(Self::default()),
             Trigger::Module(_) | Trigger::Held(_) => ("module", vec![MODULE, MODULE_MAKEFILE]),
             Trigger::Frozen => ("frozen", vec![TASKS]),
-            Trigger::Crowd(_) | Trigger::Secrets => ("crowd", vec![TASKS]),
+            Trigger::Crowd(_) | Trigger::Secrets | Trigger::CgroupOom => ("crowd", vec![TASKS]),
+            Trigger::Net => ("net", vec![TASKS]),
             Trigger::Storage(_) => ("storage", vec![STORAGE]),
             Trigger::Waits => ("waits", vec![MODULE, MODULE_MAKEFILE]),
             Trigger::Nfs => ("nfs", Vec::new()),
@@ -62,6 +63,7 @@ impl Kit {
             // Its options can't be known before the guest is to fail.
             Trigger::Waits | Trigger::Earlier => (&[], &["null_blk"]),
             Trigger::Nfs => (&["nfsv4"], &[]),
+            Trigger::Net => (&["bridge", "veth", "dummy"], &[]),
             Trigger::Storage(word) => {
                 (STORAGE_MODULES.iter().find(|(known, _)| known == word).map_or(&[], |(_, list)| *list), &[])
             }

@@ -123,6 +123,12 @@ pub enum Trigger {
     Nfs,
     /// `sysrq-c` after much that the kernel survived.
     Earlier,
+    /// Process 1 ends.
+    InitExits,
+    /// `sysrq-c` after a control group was out of memory.
+    CgroupOom,
+    /// `sysrq-c` with several network devices, and sockets that nobody reads.
+    Net,
 }
 
 impl Trigger {
@@ -142,6 +148,9 @@ impl Trigger {
             Self::Waits => "waits".to_owned(),
             Self::Nfs => "nfs".to_owned(),
             Self::Earlier => "earlier".to_owned(),
+            Self::InitExits => "init-exits".to_owned(),
+            Self::CgroupOom => "cgroup-oom".to_owned(),
+            Self::Net => "net".to_owned(),
         }
     }
 }

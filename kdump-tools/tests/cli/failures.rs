@@ -126,8 +126,8 @@ const FAILURES: &[Failure] = &[
         name: "frozen",
         kind: Some("hung-task"),
         culprit: ["dd", "", "mnt_want_write"],
-        codes: &["KD-PANIC-HUNG-TASK", "KD-FS-FROZEN"],
-        worst: &["KD-FS-FROZEN", "KD-PANIC-HUNG-TASK"],
+        codes: &["KD-PANIC-HUNG-TASK", "KD-FS-FROZEN", "KD-HANG-TASKS"],
+        worst: &["KD-FS-FROZEN", "KD-HANG-TASKS", "KD-PANIC-HUNG-TASK"],
     },
     Failure {
         name: "host-hung",
@@ -199,6 +199,50 @@ const FAILURES: &[Failure] = &[
         culprit: ["", "", ""],
         codes: &["KD-PANIC-MCE"],
         worst: &["KD-PANIC-MCE"],
+    },
+    Failure {
+        name: "null-call",
+        kind: Some("null-deref"),
+        culprit: ["sh", "lab_fail", "null_call"],
+        codes: &["KD-PANIC-NULL-DEREF"],
+        worst: &["KD-PANIC-NULL-DEREF"],
+    },
+    Failure {
+        // Its caller ends with the lock, so that the compiler leaves no frame of it.
+        name: "lock-twice",
+        kind: Some("soft-lockup"),
+        culprit: ["sh", "lab_fail", "lab_write.cold"],
+        codes: &["KD-PANIC-SOFT-LOCKUP", "KD-LOCKUP-SOFT"],
+        worst: &["KD-LOCKUP-SOFT", "KD-PANIC-SOFT-LOCKUP"],
+    },
+    Failure {
+        name: "module-exit",
+        kind: Some("null-deref"),
+        culprit: ["rmmod", "lab_fail", "null_deref"],
+        codes: &["KD-PANIC-NULL-DEREF"],
+        worst: &["KD-PANIC-NULL-DEREF"],
+    },
+    Failure {
+        name: "cgroup-oom",
+        kind: Some("sysrq"),
+        culprit: ["init", "", "sysrq_handle_crash"],
+        codes: &["KD-MEM-OOM-CGROUP"],
+        worst: &["KD-PANIC-SYSRQ"],
+    },
+    Failure {
+        name: "net",
+        kind: Some("sysrq"),
+        culprit: ["init", "", "sysrq_handle_crash"],
+        codes: &["KD-NET-ACCEPT-QUEUE-FULL", "KD-UNIX-BACKLOG-FULL"],
+        worst: &["KD-PANIC-SYSRQ"],
+    },
+    Failure {
+        // PREEMPT_RT.
+        name: "rt-waits",
+        kind: Some("sysrq"),
+        culprit: ["init", "", "sysrq_handle_crash"],
+        codes: &["KD-PANIC-SYSRQ", "KD-HANG-BLOCKED-BY", "KD-CONSOLE-WAIT", "KD-EVENT-WARN"],
+        worst: &["KD-PANIC-SYSRQ"],
     },
     Failure { name: "healthy", kind: None, culprit: ["", "", ""], codes: &["KD-NO-PANIC"], worst: &[] },
 ];
@@ -366,7 +410,16 @@ fn finding<'d>(document: &'d Value, code: &str) -> &'d Value {
 
 #[test]
 fn each_wait_names_what_it_is_for_and_who_is_in_its_way() {
-    let document = triage("waits");
+    each_wait_is_told("waits");
+}
+
+#[test]
+fn with_preempt_rt_each_wait_is_told_as_without() {
+    each_wait_is_told("rt-waits");
+}
+
+fn each_wait_is_told(name: &str) {
+    let document = triage(name);
     let tasks = document["tasks"].as_array().unwrap();
     let comm = |pid: &Value| tasks.iter().find(|task| task["pid"] == *pid).map(|task| text(task, "/comm"));
     let edges = document["blocked"]["edges"].as_array().unwrap();
@@ -386,6 +439,7 @@ fn each_wait_names_what_it_is_for_and_who_is_in_its_way() {
         ),
         ("lab_flush_2", "work", "work_wants_mutex [lab_fail]", "kworker", "is done with other work of it"),
         ("lab_flush_wq", "work", "lab_works", "kworker", "to be empty, of which kworker"),
+        ("cat", "mutex", "lab_mutex_a [lab_fail]", "lab_owner", "a mutex"),
         ("lab_rt_mutex", "rt_mutex", "lab_rt_mutex [lab_fail]", "lab_owner", "a rt-mutex"),
         ("lab_semaphore", "semaphore", "lab_semaphore [lab_fail]", "", "a semaphore"),
         ("lab_completion", "completion", "lab_never [lab_fail]", "", "a completion"),
@@ -498,6 +552,63 @@ fn what_was_before_the_end_is_told_and_the_trace_is_the_guest_s_own() {
             assert_eq!(event["fields"][name], value, "{name} of {line}: {event}");
         }
     }
+}
+
+#[test]
+fn a_call_through_a_null_pointer_says_so_and_names_the_caller() {
+    let document = triage("null-call");
+    let finding = finding(&document, "KD-PANIC-NULL-DEREF");
+    assert!(text(finding, "/title").contains("called a function through a NULL pointer"), "{finding}");
+    assert!(text(finding, "/next/0").contains("null_call [lab_fail]"), "{finding}");
+}
+
+#[test]
+fn a_module_that_was_being_unloaded_is_said_to_be() {
+    let document = triage("module-exit");
+    let finding = finding(&document, "KD-PANIC-NULL-DEREF");
+    let told = finding["evidence"].as_array().unwrap();
+    assert!(told.contains(&"the module lab_fail was being unloaded".into()), "{finding}");
+}
+
+#[test]
+fn a_cpu_that_spins_for_a_lock_names_it() {
+    let document = triage("lock-twice");
+    let finding = finding(&document, "KD-LOCKUP-SOFT");
+    let told = finding["evidence"].as_array().unwrap().iter().filter_map(Value::as_str);
+    let lock: Vec<_> = told.filter(|line| line.starts_with("it spins for the lock at ")).collect();
+    assert!(lock.len() == 1 && lock[0].contains("lab_spinlock"), "{finding}");
+}
+
+#[test]
+fn a_group_that_ran_out_of_memory_is_named() {
+    let document = triage("cgroup-oom");
+    assert_eq!(text(&document, "/memory/oom/cgroup"), "/small");
+    let finding = finding(&document, "KD-MEM-OOM-CGROUP");
+    assert!(text(finding, "/title").starts_with("The control group /small "), "{finding}");
+    assert!(text(finding, "/next/0").contains("/small"), "{finding}");
+}
+
+/// As the guest's own `ip addr` and `netstat` had it.
+#[test]
+fn devices_have_their_addresses_and_sockets_their_queues() {
+    let document = triage("net");
+    let device = |name: &str| document["net"].as_array().unwrap().iter().find(|one| one["name"] == name);
+    let addresses: Vec<_> =
+        device("lab0").unwrap()["addresses"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!(addresses[..3], ["192.0.2.7/24", "192.0.2.8/24", "2001:db8::7/64"]);
+    let state = |name: &str| ["up", "carrier"].map(|what| device(name).unwrap()[what].as_bool().unwrap());
+    assert_eq!((state("lab0"), state("down0")), ([true, true], [false, true]));
+    let sockets = document["sockets"].as_array().unwrap();
+    let queues = |local: &str, state: &str| {
+        let found = sockets.iter().find(|one| one["local"] == local && one["state"] == state).unwrap();
+        ["receive_queue", "send_queue"].map(|queue| found[queue].as_u64().unwrap())
+    };
+    assert_eq!(queues("192.0.2.7:7002", "LISTEN"), [3, 2]);
+    assert_eq!(queues("[::1]:7004", "LISTEN"), [0, 4]);
+    // Nobody reads it.
+    assert!(queues("127.0.0.1:7001", "ESTABLISHED")[0] > 1000);
+    let full = finding(&document, "KD-NET-ACCEPT-QUEUE-FULL");
+    assert!(text(full, "/title").contains("192.0.2.7:7002"), "{full}");
 }
 
 #[test]

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::cpus::Registers;
+use super::panic::Pointers;
 use super::parts::{Clock, Context, Part};
 use super::ticks::Ticks;
 use super::{stacks, tasks as words};
+use crate::addr::KVirtAddr;
 use crate::format::prstatus::Registers as PrRegisters;
 use crate::kernel::cpu::Cpu;
 use crate::kernel::rcu::{self, Rcu};
@@ -24,6 +26,9 @@ const USER: u64 = 3;
 const STALL: f64 = 21.0;
 /// A CPU whose tick is this late has its interrupts off, or its host does not run it.
 const TICKS_LATE_NS: u64 = 2_000_000_000;
+/// Functions that spin for a lock, whose address stays in `rdi`, where their callers put it (`kernel/locking/qspinlock.c`, `qrwlock.c`).
+const SPINS: &[&str] =
+    &["native_queued_spin_lock_slowpath", "queued_read_lock_slowpath", "queued_write_lock_slowpath"];
 /// Functions that evidence names.
 const CALLS: usize = 6;
 
@@ -109,7 +114,7 @@ impl Look<'_, '_> {
             let now = now? >> 30;
             now.saturating_sub(at).checked_mul(1 << 30)
         });
-        let pid = |at: &crate::addr::KVirtAddr| self.context.tasks.at(*at).map(|task| i64::from(task.pid));
+        let pid = |at: &KVirtAddr| self.context.tasks.at(*at).map(|task| i64::from(task.pid));
         RunQueue {
             cpu: u32::try_from(cpu.number).unwrap_or(u32::MAX),
             nr_running: cpu.nr_running.map(u64::from),
@@ -129,6 +134,23 @@ impl Look<'_, '_> {
 
     fn calls(&self, cpu: usize) -> Option<String> {
         calls(self.context, self.registers, cpu)
+    }
+
+    /// The lock that a CPU spins for, where what ended the kernel came upon it there.
+    fn spins_for(&self, cpu: usize) -> Option<String> {
+        let context = self.context;
+        let stack = context.unwinder.unwind_registers(self.registers.of(cpu)?, cpu);
+        let at = stack.frames.iter().find_map(|frame| match &frame.kind {
+            FrameKind::Interrupted { registers: Some(registers), .. } => {
+                let found = context.description.symbols.at(KVirtAddr(registers.rip))?;
+                SPINS.contains(&found.symbol.name.as_str()).then_some(registers.rdi)
+            }
+            _ => None,
+        })?;
+        // Who spins is pending, or in the lock's queue: its word can't be 0.
+        context.memory.read_u32(KVirtAddr(at)).ok().filter(|word| *word != 0)?;
+        let what = Pointers::new(context, Some(cpu)).address(at).map(|what| format!(": {what}"));
+        Some(format!("it spins for the lock at {at:#x}{}", what.unwrap_or_default()))
     }
 
     /// The watchdog has a thread that runs on each CPU every few seconds, also on idle ones. Where it has not for twice
@@ -185,6 +207,9 @@ impl Look<'_, '_> {
         }
         if let Some(calls) = self.calls(number) {
             finding = finding.because(format!("it is in {calls}"));
+        }
+        if let Some(lock) = self.spins_for(number) {
+            finding = finding.because(lock);
         }
         Some(
             finding
@@ -245,6 +270,9 @@ impl Look<'_, '_> {
             .because(format!("CPU {} went on to take its ticks, or to sleep without", other.number));
         if let Some(calls) = self.calls(number) {
             finding = finding.because(format!("it is in {calls}"));
+        }
+        if let Some(lock) = self.spins_for(number) {
+            finding = finding.because(lock);
         }
         Some(
             finding

@@ -21,6 +21,7 @@ mod memory;
 mod modules;
 mod mounts;
 mod net;
+mod other_panic;
 pub mod panic;
 mod parts;
 mod settings;

@@ -253,6 +253,8 @@ pub fn triage_followed(
 
     taint::explain(&mut report, logged.as_ref().ok());
     verdict::explain_nmi(&mut report);
+    verdict::explain_call(&mut report);
+    verdict::explain_module(&mut report);
     report.findings.extend(verdict::in_interrupt(&report));
     if cancel.is_cancelled() {
         report.skip("the rest", "the analysis was interrupted");

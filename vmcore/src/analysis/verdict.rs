@@ -1,5 +1,6 @@
 //! The finding that a panic makes: what it means, and what to do next.
 
+use super::other_panic;
 use super::panic::LoggedPanic;
 use crate::report::{Confidence, Finding, PanicKind, Report, Severity};
 
@@ -18,7 +19,11 @@ pub fn finding(panic: &LoggedPanic) -> Finding {
     let confidence = if panic.panic_line.is_some() { Confidence::Certain } else { Confidence::Likely };
     let mut finding = Finding::new(meaning.code, Severity::Critical, confidence, meaning.title);
     finding.evidence = panic.evidence.iter().map(|line| line.text.clone()).collect();
-    by_hand(finding.next(meaning.next), panic)
+    let finding = by_hand(finding.next(meaning.next), panic);
+    match panic.kind {
+        PanicKind::Other => other_panic::explain(finding, &panic.message),
+        _ => finding,
+    }
 }
 
 /// The call trace of the CPU that panicked; of a trouble of tasks or of memory, these.
@@ -55,6 +60,52 @@ pub(super) fn explain_nmi(report: &mut Report) {
     finding
         .next
         .insert(0, format!("Look why CPU {cpu} had its interrupts off: kdt triage --only panic,cpus."));
+}
+
+/// Says of a fault whose instruction is in no code that something was called there: that is another mistake than to read or write there.
+pub(super) fn explain_call(report: &mut Report) {
+    let Some(panic) = &report.panic else { return };
+    if !matches!(panic.kind, PanicKind::NullDeref | PanicKind::PageFault | PanicKind::GeneralProtection) {
+        return;
+    }
+    let mut frames = panic.backtrace.iter();
+    let place = frames.next().filter(|frame| frame.interrupted && frame.symbol.is_none());
+    let (Some(pc), Some(caller)) =
+        (place.and_then(|frame| frame.pc), frames.next().filter(|caller| caller.sure))
+    else {
+        return;
+    };
+    let module = caller.module.as_ref().map(|module| format!(" [{module}]")).unwrap_or_default();
+    let caller = format!("{}{module}", caller.symbol.as_deref().unwrap_or("a function without a name"));
+    let code = meaning(panic.kind).code;
+    let Some(finding) = report.findings.iter_mut().find(|finding| finding.code == code) else { return };
+    finding.title = if pc.0 == 0 {
+        "The kernel called a function through a NULL pointer.".to_owned()
+    } else {
+        format!("The kernel called a function through a bad pointer: at {pc} no code is.")
+    };
+    finding.evidence.push(format!("the instruction pointer was {pc}, and {caller} had called it"));
+    finding.next = vec![format!(
+        "Look in {caller} for the pointer that it called: a callback that was never set, or one of an object that was freed or overwritten."
+    )];
+}
+
+/// Says that the module a panic came from was just being loaded or unloaded.
+pub(super) fn explain_module(report: &mut Report) {
+    let Some(panic) = &report.panic else { return };
+    let Some(name) = panic.culprit.as_ref().and_then(|culprit| culprit.module.as_deref()) else { return };
+    let module = report.modules.iter().find(|module| module.name == name);
+    let what = match module.and_then(|module| module.state.as_deref()) {
+        Some("coming") => "loaded",
+        Some("going") => "unloaded",
+        _ => return,
+    };
+    let line = format!("the module {name} was being {what}");
+    let code = meaning(panic.kind).code;
+    let own = report.findings.iter_mut().find(|finding| finding.code == code);
+    if let Some(finding) = own {
+        finding.evidence.push(line);
+    }
 }
 
 /// Functions below which softirqs run (`handle_softirqs` since 6.10).

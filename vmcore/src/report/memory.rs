@@ -182,6 +182,8 @@ pub struct Oom {
     pub order: Option<i64>,
     /// What limited it: `CONSTRAINT_NONE`, `CONSTRAINT_MEMCG`, …
     pub constraint: Option<String>,
+    /// The control group whose limit it was, as a path.
+    pub cgroup: Option<String>,
     /// Whom the kernel killed for it; `null` where it killed none.
     pub killed: Option<String>,
 }

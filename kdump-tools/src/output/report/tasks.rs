@@ -75,6 +75,12 @@ fn alike<'r>(tasks: impl Iterator<Item = &'r Task>) -> Vec<Vec<&'r Task>> {
     groups
 }
 
+/// What a task waits for, in words.
+fn waits_for<'r>(report: &'r Report, task: &Task) -> Option<&'r str> {
+    let edges = &report.blocked.as_ref()?.edges;
+    edges.iter().find(|edge| edge.waiter == task.pid)?.what.as_deref()
+}
+
 fn name(task: &Task) -> String {
     let comm = task.comm.as_deref().map_or("?".into(), escape);
     format!("{comm} (pid {})", task.pid)
@@ -101,6 +107,9 @@ impl Page {
             self.wrapped(&mut out, "  ", &format!("{}{more}{longest}", names.join(", ")));
             let trace = group.first().and_then(|task| frames::chain(&task.backtrace, CALLERS));
             self.wrapped(&mut out, "    ", &trace.unwrap_or_else(|| "its stack is not known".into()));
+            if let Some(what) = group.first().and_then(|task| waits_for(report, task)) {
+                self.wrapped(&mut out, "    ", &format!("waits for {}", escape(what)));
+            }
         }
         if let Some(more) = groups.len().checked_sub(GROUPS).filter(|n| *n > 0) {
             let _ = writeln!(out, "  and tasks at {more} more places (--only stacks shows them)");

@@ -165,18 +165,26 @@ fn blocker(context: &Context<'_>, waits: &Waits<'_>, root: &super::graph::Root) 
             "the owner of a rw-semaphore that readers hold is the one that took it last, and may have let go",
         );
     }
-    let finding = finding
-        .next(format!("Find out why {} does not let go: look at its call trace.", named(task)))
-        .by_hand_crash(format!("bt {}", task.pid));
+    let next = match own {
+        Some(own) => format!(
+            "Find out why {} does not get what it waits for itself: {}.",
+            named(task),
+            own.lock_words()
+        ),
+        None => format!("Find out why {} does not let go: look at its call trace.", named(task)),
+    };
+    let finding = finding.next(next).by_hand_crash(format!("bt {}", task.pid));
     Some(by_hand(finding, first))
 }
 
 /// Tasks that nothing wakes, for long.
 fn hung(waits: &Waits<'_>, blocked: &Blocked) -> Option<Finding> {
+    // What the kernel itself is to call hung is news in any case.
+    let news = NEWS.min(waits.hung_s);
     let long: Vec<&Waiting<'_>> = waits
         .waiting
         .iter()
-        .filter(|one| one.task.letter() == 'D' && one.seconds() >= NEWS && !one.why.is_sleep())
+        .filter(|one| one.task.letter() == 'D' && one.seconds() >= news && !one.why.is_sleep())
         .collect();
     let first = long.first()?;
     let dead = |one: &&&Waiting<'_>| {
@@ -187,7 +195,7 @@ fn hung(waits: &Waits<'_>, blocked: &Blocked) -> Option<Finding> {
     let tasks = if long.len() == 1 { "1 task is".to_owned() } else { format!("{} tasks are", long.len()) };
     let title = format!(
         "{tasks} blocked for {} or longer; {} has been for {}.",
-        seconds(NEWS),
+        seconds(news),
         named(first.task),
         seconds(first.seconds())
     );

@@ -22,6 +22,7 @@ use crate::kernel::task::{State, Task};
 use crate::kernel::variable::Variables;
 use crate::report::{Address, Blocked, BlockedGroup, Blocker, Frame, Lock, WaitEdge};
 use graph::Graph;
+pub(super) use what::is_sleeping;
 
 /// Pids that a group names.
 const PIDS: usize = 64;
@@ -65,8 +66,13 @@ impl Waiting<'_> {
         if let Some(behind) = &self.behind {
             return behind.kind;
         }
-        let of_lock = |wait: &Wait| if self.flushed.is_some() { "work" } else { wait.kind.name() };
-        self.wait.as_ref().map_or_else(|| self.why.kind(), of_lock)
+        match &self.wait {
+            Some(_) if self.flushed.is_some() => "work",
+            // With PREEMPT_RT other locks are built on it, and the function that was called tells which.
+            Some(wait) if wait.kind == LockKind::RtMutex && self.why.block.is_some() => self.why.kind(),
+            Some(wait) => wait.kind.name(),
+            None => self.why.kind(),
+        }
     }
 
     /// `mutex lab_mutex_a (0x…)`.
@@ -81,8 +87,8 @@ impl Waiting<'_> {
             return object.clone();
         }
         match (&self.wait, &self.name) {
-            (Some(wait), Some(name)) => format!("{} {name} ({})", wait.kind.name(), wait.lock),
-            (Some(wait), None) => format!("{} at {}", wait.kind.name(), wait.lock),
+            (Some(wait), Some(name)) => format!("{} {name} ({})", self.kind(), wait.lock),
+            (Some(wait), None) => format!("{} at {}", self.kind(), wait.lock),
             (None, _) => self.why.text().unwrap_or_else(|| "something that its stack does not tell".into()),
         }
     }
@@ -239,10 +245,29 @@ fn find<'a>(context: &Context<'a>, clock: &Clock) -> (Waits<'a>, bool) {
             break;
         }
     }
+    rt_writers(&mut waiting);
     waiting.extend(spinning(context, &registers, &known, &mut graph));
     waiting.sort_by(|a, b| b.seconds().total_cmp(&a.seconds()).then(a.task.pid.cmp(&b.task.pid)));
     let hung_s = hung_timeout(context);
     (Waits { waiting, graph, registers, hung_s }, stopped)
+}
+
+/// With `PREEMPT_RT` a writer takes the lock below a rw-semaphore first, and then waits until its readers are gone: others wait for it,
+/// and it does not have the rw-semaphore either (`kernel/locking/rwbase_rt.c`).
+fn rt_writers(waiting: &mut [Waiting<'_>]) {
+    let is_below = |one: &&Waiting<'_>| {
+        one.kind() == "rwsem" && one.wait.as_ref().is_some_and(|wait| wait.kind == LockKind::RtMutex)
+    };
+    let below = waiting.iter().filter(is_below);
+    let locks: BTreeMap<KVirtAddr, String> =
+        below.filter_map(|one| Some((one.owner?.kaddr, one.lock_words()))).collect();
+    let writes = |one: &&mut Waiting<'_>| {
+        one.wait.is_none() && one.symbols.iter().any(|name| name.starts_with("rwbase_write_lock"))
+    };
+    for one in waiting.iter_mut().filter(writes) {
+        let lock = locks.get(&one.task.kaddr);
+        one.object = lock.map(|lock| format!("the readers of {lock}, whom the kernel does not record"));
+    }
 }
 
 /// Tasks that run, and wait for another CPU's answer.

@@ -6,8 +6,14 @@
 use crate::kernel::lock::LockKind;
 
 /// How a task gives up its CPU: the same for all.
-const SCHEDULER: &[&str] =
-    &["__schedule", "schedule", "schedule_preempt_disabled", "preempt_schedule_common"];
+const SCHEDULER: &[&str] = &[
+    "__schedule",
+    "schedule",
+    "schedule_preempt_disabled",
+    "preempt_schedule_common",
+    "schedule_rtlock",
+    "rt_mutex_schedule",
+];
 
 /// What a blocking function says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,12 +56,8 @@ const BLOCKS: &[What] = &[
     ),
     what(&["call_rwsem_down_read"], "rwsem", "a rw-semaphore, to read", &[RwSem]),
     what(&["call_rwsem_down_write"], "rwsem", "a rw-semaphore, to write", &[RwSem]),
-    what(
-        &["rwbase_read_lock", "__rwbase_read_lock", "rwbase_write_lock"],
-        "rwsem",
-        "a rw-semaphore",
-        &[RtMutex],
-    ),
+    what(&["rwbase_read_lock", "__rwbase_read_lock"], "rwsem", "a rw-semaphore, to read", &[RtMutex]),
+    what(&["rwbase_write_lock"], "rwsem", "a rw-semaphore, to write", &[RtMutex]),
     what(
         &["percpu_rwsem_wait", "__percpu_down_read"],
         "percpu_rwsem",
@@ -64,11 +66,12 @@ const BLOCKS: &[What] = &[
     ),
     what(&["percpu_down_write"], "percpu_rwsem", "the readers of a per-CPU rw-semaphore", &[RwSem]),
     what(
-        &["rt_mutex_", "__rt_mutex_", "rt_spin_lock", "rtlock_slowlock"],
-        "rt_mutex",
-        "a rt-mutex",
+        &["rt_spin_lock", "rtlock_slowlock", "rt_read_lock", "rt_write_lock"],
+        "spinlock",
+        "a spinlock that can sleep (PREEMPT_RT)",
         &[RtMutex],
     ),
+    what(&["rt_mutex_", "__rt_mutex_"], "rt_mutex", "a rt-mutex", &[RtMutex]),
     what(&["__down", "down"], "semaphore", "a semaphore", &[Semaphore]),
     what(
         &[
@@ -251,6 +254,11 @@ impl Wait {
     }
 }
 
+/// True for functions in which a task only sleeps: whoever called them tells why.
+pub(in crate::analysis) fn is_sleeping(name: &str) -> bool {
+    is_scheduler(name) || of(BLOCKS, name).is_some()
+}
+
 /// True for the scheduler's own functions.
 pub(super) fn is_scheduler(name: &str) -> bool {
     SCHEDULER.contains(&bare(name))
@@ -286,13 +294,22 @@ pub(super) fn tell<'s>(names: impl Iterator<Item = &'s str>) -> Wait {
         near.find_map(|(at, name)| Some((at, of(BLOCKS, name)?)))
     };
     let found = find(usize::from(outer)).or_else(|| find(0));
-    let block = found.map(|(_, what)| what);
+    let block = found.map(|(at, what)| of_rt(&names, at, what));
     // A mutex or rw-semaphore says itself what is waited for: its caller only says why the task wants it.
-    if block.is_some_and(|what| matches!(what.kind, "mutex" | "rwsem" | "rt_mutex" | "sleep")) {
+    if block.is_some_and(|what| matches!(what.kind, "mutex" | "rwsem" | "rt_mutex" | "spinlock" | "sleep")) {
         return Wait { block, purpose: None };
     }
     let near = found.map_or(0, |(at, _)| at).saturating_add(NEAR);
     Wait { block, purpose: names.iter().take(near).find_map(|name| of(PURPOSES, name)) }
+}
+
+/// With `PREEMPT_RT` the other locks are built on the rt-mutex: whoever called its functions tells which lock it is.
+fn of_rt(names: &[&str], at: usize, found: &'static What) -> &'static What {
+    if found.locks != [RtMutex] {
+        return found;
+    }
+    let callers = names.iter().skip(at).map_while(|name| of(BLOCKS, name));
+    callers.filter(|what| what.locks.contains(&RtMutex)).last().unwrap_or(found)
 }
 
 #[cfg(test)]
@@ -314,6 +331,17 @@ mod tests {
             "jbd2_commit",
         ];
         assert_eq!(said(&stack), ("mutex", Some("a mutex".into())));
+    }
+
+    #[test]
+    fn with_preempt_rt_the_caller_tells_which_lock_it_is() {
+        let slow =
+            ["__schedule", "schedule", "rt_mutex_slowlock_block.constprop.0", "__rt_mutex_slowlock_locked"];
+        let called = |callers: &[&'static str]| said(&[&slow, callers].concat()).0;
+        assert_eq!(called(&["mutex_lock", "my_driver"]), "mutex");
+        assert_eq!(called(&["rwbase_read_lock", "down_read", "my_driver"]), "rwsem");
+        assert_eq!(called(&["rt_mutex_lock", "my_driver", "mutex_lock"]), "rt_mutex");
+        assert_eq!(said(&["schedule_rtlock", "rtlock_slowlock_locked", "rt_spin_lock", "x"]).0, "spinlock");
     }
 
     #[test]

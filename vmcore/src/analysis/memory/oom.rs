@@ -26,6 +26,9 @@ fn line(text: &str, found: &mut Option<Oom>) {
     } else if let Some((_, rest)) = text.split_once("oom-kill:constraint=") {
         let oom = found.get_or_insert_default();
         oom.constraint = rest.split(',').next().map(str::to_owned);
+        // A group's name may have commas in it; what follows it begins with the group of the task that was killed.
+        let group = rest.split_once(",oom_memcg=").and_then(|(_, rest)| rest.split_once(",task_memcg="));
+        oom.cgroup = group.map(|(path, _)| path.to_owned());
     } else if let Some((_, rest)) = text.split_once("Killed process ") {
         let oom = found.get_or_insert_default();
         let end = rest.find(')').and_then(|at| rest.get(..=at)).unwrap_or(rest);
@@ -53,6 +56,19 @@ mod tests {
         assert_eq!(oom.order, Some(0));
         assert_eq!(oom.constraint.as_deref(), Some("CONSTRAINT_NONE"));
         assert_eq!(oom.killed.as_deref(), Some("99 (eat)"));
+        assert_eq!(oom.cgroup, None);
+    }
+
+    #[test]
+    fn the_group_whose_limit_it_was_is_told() {
+        let mut found = None;
+        line(
+            "oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/a,b,task_memcg=/a,b/c,task=tail,pid=160,uid=0",
+            &mut found,
+        );
+        let oom = found.unwrap();
+        assert_eq!(oom.constraint.as_deref(), Some("CONSTRAINT_MEMCG"));
+        assert_eq!(oom.cgroup.as_deref(), Some("/a,b"));
     }
 
     #[test]

@@ -54,10 +54,11 @@ pub(super) fn findings(memory: &Memory, whole: bool) -> Vec<Finding> {
             "and no process was killed"
         };
         let cgroup = oom.constraint.as_deref() == Some("CONSTRAINT_MEMCG");
+        let group = oom.cgroup.as_ref().map(|path| format!(" {path}")).unwrap_or_default();
         let (code, title) = if cgroup {
             (
                 "KD-MEM-OOM-CGROUP",
-                format!("A control group ran out of memory when {who} asked for some, {what}."),
+                format!("The control group{group} ran out of memory when {who} asked for some, {what}."),
             )
         } else {
             ("KD-MEM-OOM-GLOBAL", format!("Memory ran out when {who} asked for some, {what}."))
@@ -69,8 +70,13 @@ pub(super) fn findings(memory: &Memory, whole: bool) -> Vec<Finding> {
             oom.order.map_or_else(|| "unknown".into(), |n| n.to_string()),
         ));
         finding.evidence.extend(oom.killed.as_ref().map(|who| format!("the log: killed process {who}")));
-        finding.evidence.extend(users(memory));
-        let finding = finding.next("See what had the memory: kdt triage --only memory,slab.");
+        // What all of the machine had does not tell who filled one group.
+        let finding = if cgroup {
+            finding.next(format!("Look at the limit of the control group{group} (memory.max, of its parents too), and at what runs in it: kdt triage --only cgroups."))
+        } else {
+            finding.evidence.extend(users(memory));
+            finding.next("See what had the memory: kdt triage --only memory,slab.")
+        };
         all.push(finding.by_hand_crash("kmem -i").by_hand_crash("ps -u").by_hand_drgn("totalram_pages()"));
     }
     if !short && oom.is_none() {

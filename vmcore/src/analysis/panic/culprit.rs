@@ -2,6 +2,7 @@
 
 use super::LoggedPanic;
 use super::lines;
+use crate::analysis::blocked;
 use crate::analysis::parts::Context;
 use crate::report::{Confidence, Culprit, Frame, FrameTrust, Panic, PanicKind, TaskRef};
 
@@ -27,6 +28,11 @@ const REPORTING: &[&str] = &[
     "dump_stack_lvl",
     "panic",
     "__warn_printk",
+    // What they are given to free was freed before, or is none of theirs (`mm/slub.c`).
+    "kfree",
+    "kmem_cache_free",
+    "__kmem_cache_free",
+    "__slab_free",
     "__schedule_bug",
     "schedule_debug",
     "__might_sleep",
@@ -63,45 +69,6 @@ const SPINNING: &[&str] = &[
     "__ndelay",
     "smp_call_function_many_cond",
     "smp_call_function_single",
-];
-
-/// Functions in which a task sleeps for somebody else (`kernel/sched`, `kernel/locking`).
-const SLEEPING: &[&str] = &[
-    "__schedule",
-    "schedule",
-    "schedule_timeout",
-    "schedule_preempt_disabled",
-    "io_schedule",
-    "io_schedule_timeout",
-    "mutex_lock",
-    "mutex_lock_interruptible",
-    "mutex_lock_killable",
-    "__mutex_lock",
-    "__mutex_lock_slowpath",
-    "down",
-    "__down",
-    "__down_common",
-    "down_read",
-    "down_write",
-    "down_read_killable",
-    "down_write_killable",
-    "rwsem_down_read_slowpath",
-    "rwsem_down_write_slowpath",
-    "percpu_rwsem_wait",
-    "__percpu_down_read",
-    "percpu_down_write",
-    "rt_mutex_lock",
-    "__rt_mutex_slowlock",
-    "rt_mutex_slowlock",
-    "wait_for_completion",
-    "wait_for_common",
-    "__wait_for_common",
-    "bit_wait_io",
-    "bit_wait",
-    "__wait_on_bit",
-    "out_of_line_wait_on_bit",
-    "folio_wait_bit_common",
-    "folio_wait_bit",
 ];
 
 /// Where a panic came from, as far as it can be told. The report has its CPUs and tasks already.
@@ -151,7 +118,13 @@ fn from_frames(
         let name = bare(frame);
         skip.iter().any(|set| set.contains(&name.as_str()))
     };
-    let skips = frames.iter().take_while(skipped).count();
+    // Who called what is no code (a callback that was never set, a stale pointer) is to blame: that place itself has no name.
+    let nowhere = frames.first().filter(|frame| frame.interrupted && frame.symbol.is_none());
+    let nowhere = nowhere.filter(|_| frames.get(1).is_some_and(|caller| caller.sure));
+    let skips = match nowhere {
+        Some(_) => 1,
+        None => frames.iter().take_while(skipped).count(),
+    };
     // Without a caller, what reports is at least the place.
     let frame = frames.get(skips).or(frames.first());
     let Some(frame) = frame.filter(|frame| frame.symbol.is_some()) else {
@@ -178,6 +151,9 @@ fn from_frames(
     if let Some(first) = frames.first().filter(|_| skips > 0).and_then(|f| f.symbol.as_deref()) {
         because = format!("it is what called {first}, which only reports or waits");
     }
+    if let Some(pc) = nowhere.and_then(|frame| frame.pc) {
+        because = format!("it is what called {pc}, where no code is");
+    }
     if frame.stack.as_deref().is_some_and(|stack| stack != "task" && stack != "unknown") {
         because
             .push_str("; it ran in an interrupt or exception, so that the task need not have to do with it");
@@ -203,8 +179,7 @@ fn hung(context: &Context<'_>, logged: &LoggedPanic) -> Option<Culprit> {
     };
     let frames = context.report.tasks.iter().find(|own| own.pid == pid).map(|own| own.backtrace.as_slice());
     let frames = frames.filter(|_| found.is_some()).unwrap_or_default();
-    let sleeps = |frame: &&Frame| SLEEPING.contains(&bare(frame).as_str());
-    let frame = frames.iter().find(|frame| !sleeps(frame));
+    let frame = frames.iter().find(|frame| !frame.symbol.as_deref().is_some_and(blocked::is_sleeping));
     Some(Culprit {
         task: Some(task),
         module: frame.and_then(|frame| frame.module.clone()),
@@ -271,6 +246,22 @@ mod tests {
         let found = from_frames(None, &frames, &[REPORTING], "why", &oops("x")).unwrap();
         assert_eq!((found.function.as_deref(), found.confidence), (Some("drops_twice"), Confidence::Likely));
         assert!(found.because.contains("what called __list_del_entry_valid.cold"), "{}", found.because);
+    }
+
+    #[test]
+    fn what_is_freed_twice_is_the_mistake_of_who_frees_it() {
+        let frames = [frame("__kmem_cache_free", true), frame("drops_twice", false)];
+        let found = from_frames(None, &frames, &[REPORTING], "why", &oops("__kmem_cache_free")).unwrap();
+        assert_eq!(found.function.as_deref(), Some("drops_twice"));
+    }
+
+    #[test]
+    fn who_calls_what_is_no_code_is_to_blame() {
+        let nowhere = Frame { symbol: None, pc: Some(crate::report::Address(0)), ..frame("x", true) };
+        let frames = [nowhere, frame("calls", false)];
+        let found = from_frames(None, &frames, &[REPORTING], "why", &oops("x")).unwrap();
+        assert_eq!((found.function.as_deref(), found.confidence), (Some("calls"), Confidence::Likely));
+        assert_eq!(found.because, "it is what called 0x0, where no code is");
     }
 
     #[test]

@@ -62,6 +62,19 @@ const KINDS: &[(&str, &[&[&str]])] = &[
             &["sd ", "timing out command"],
         ],
     ),
+    // The kernel goes on after these (`kernel/sched/core.c`, `mm/{page_alloc,slub}.c`, `mm/{kasan,kfence}/report.c`, `kernel/workqueue.c`).
+    (
+        "bug",
+        &[
+            &["BUG: scheduling while atomic"],
+            &["BUG: sleeping function called from invalid context"],
+            &["BUG: workqueue lockup"],
+            &["BUG: Bad page"],
+            &["BUG: Bad rss-counter"],
+            &["BUG: KASAN: "],
+            &["BUG: KFENCE: "],
+        ],
+    ),
     ("oom-kill", &[&["ut of memory: Kill"]]),
     ("allocation-failure", &[&["page allocation failure: order:"], &["page allocation stalls for"]]),
     (
@@ -85,6 +98,13 @@ const FINDINGS: &[(&str, &str, Severity, &str, &str)] = &[
         Severity::Warning,
         "The kernel had warned before",
         "Look up the file and line of the first warning in the source of that release.",
+    ),
+    (
+        "bug",
+        "KD-EVENT-BUG",
+        Severity::Error,
+        "The kernel had found a mistake in itself or in a driver before",
+        "Look at the first of these lines and the call trace below it: who sleeps with a spinlock, or damages memory, brings others down later.",
     ),
     (
         "hardware-error",

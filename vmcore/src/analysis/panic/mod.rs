@@ -13,6 +13,7 @@ mod printed;
 pub(super) mod scene;
 mod words;
 
+pub(super) use pointer::Pointers;
 pub use printed::{Printed, PrintedCode};
 
 use crate::kernel::printk::{Caller, KernelLog};

@@ -42,7 +42,7 @@ const BYTES: &[(u8, &str)] = &[
 ];
 
 /// Says what addresses are.
-pub(super) struct Pointers<'c, 'a> {
+pub(in crate::analysis) struct Pointers<'c, 'a> {
     context: &'c Context<'a>,
     source: Reader<'a, 'a>,
     /// Whose memory the user's half of the addresses is.
@@ -56,13 +56,13 @@ pub(super) struct Pointers<'c, 'a> {
 type CpuStack = (usize, StackKind, Range<KVirtAddr>);
 
 impl<'c, 'a> Pointers<'c, 'a> {
-    pub(super) fn new(context: &'c Context<'a>, cpu: Option<usize>) -> Self {
+    pub(in crate::analysis) fn new(context: &'c Context<'a>, cpu: Option<usize>) -> Self {
         let current = cpu.and_then(|cpu| context.tasks.current(cpu));
         Self { context, source: context.reader(), current, cpu, stacks: OnceCell::new() }
     }
 
     /// What is at an address that an instruction uses.
-    pub(super) fn address(&self, at: u64) -> Option<String> {
+    pub(in crate::analysis) fn address(&self, at: u64) -> Option<String> {
         if at == 0 {
             return Some("NULL".into());
         }
