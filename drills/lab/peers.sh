@@ -21,26 +21,28 @@ fill() {
 			exit 3
 		}
 	done
+	mkdir -p "$(dirname "$peers")"
 	mirror=$(apt-get indextargets --format '$(ORIGIN)|$(LABEL)|$(COMPONENT)|$(REPO_URI)' 'Created-By: Packages' |
 		sed -n 's/^Debian|Debian|main|//p' | head -n 1)
 	[ -n "$mirror" ] || {
 		echo "error: this machine's apt sources have no Debian archive" >&2
 		exit 3
 	}
-	rm -rf "$peers"
-	mkdir -p "$peers/lists/partial" "$peers/archives/partial" "$peers/debs" "$root"
-	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$peers/sources.list"
-	: >"$peers/status"
-	cat >"$peers/apt.conf" <<-CONF
-		Dir::State::Lists "$peers/lists";
-		Dir::Cache "$peers";
-		Dir::Etc::SourceList "$peers/sources.list";
+	# In a folder of its own until it is whole: two may fill at once.
+	new=$(mktemp -d "$peers.XXXXXX")
+	mkdir -p "$new/lists/partial" "$new/archives/partial" "$new/debs" "$new/root"
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$new/sources.list"
+	: >"$new/status"
+	cat >"$new/apt.conf" <<-CONF
+		Dir::State::Lists "$new/lists";
+		Dir::Cache "$new";
+		Dir::Etc::SourceList "$new/sources.list";
 		Dir::Etc::SourceParts "-";
-		Dir::State::Status "$peers/status";
+		Dir::State::Status "$new/status";
 		Acquire::Languages "none";
 		APT::Sandbox::User "";
 	CONF
-	APT_CONFIG=$peers/apt.conf
+	APT_CONFIG=$new/apt.conf
 	export APT_CONFIG
 	echo "peers: reading the package lists of $suite" >&2
 	apt-get -q -o APT::Update::Error-Mode=any update >/dev/null
@@ -49,12 +51,14 @@ fill() {
 		--no-enhances crash makedumpfile | grep '^[a-z0-9]' | grep -v -e '^debconf' -e '^perl' -e '^dpkg' -e '^tar$' | sort -u)
 	echo "peers: taking crash, makedumpfile and their libraries" >&2
 	# shellcheck disable=SC2086 # each word is one package
-	(cd "$peers/debs" && apt-get -q download $packages >/dev/null)
-	for deb in "$peers"/debs/*.deb; do
-		dpkg-deb -x "$deb" "$root"
+	(cd "$new/debs" && apt-get -q download $packages >/dev/null)
+	for deb in "$new"/debs/*.deb; do
+		dpkg-deb -x "$deb" "$new/root"
 	done
-	rm -rf "$peers/debs" "$peers/lists" "$peers"/*pkgcache.bin
-	: >"$peers/ready"
+	rm -rf "$new/debs" "$new/lists" "$new"/*pkgcache.bin
+	: >"$new/ready"
+	rm -rf "$peers"
+	mv -T "$new" "$peers" 2>/dev/null || rm -rf "$new"
 }
 
 program() { # NAME
