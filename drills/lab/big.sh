@@ -13,9 +13,12 @@ set -eu
 out=$1
 memory=${2:-4352}
 cache=${KDT_LAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kdt-lab}
-image=$(find "$cache/images" -name initramfs 2>/dev/null | head -n 1)
-kernel=$(find "$cache/kernels" -name 'vmlinuz-6.1*' 2>/dev/null | head -n 1)
-[ -n "$image" ] && [ -n "$kernel" ] || {
+# An image has the modules of one kernel.
+for kernel in $(find "$cache/kernels" -name 'vmlinuz-6.1*' 2>/dev/null); do
+	image=$(grep -la "vermagic=${kernel##*/vmlinuz-} " "$cache"/images/*/initramfs 2>/dev/null | head -n 1)
+	[ -z "$image" ] || break
+done
+[ -n "${image:-}" ] || {
 	echo "error: the lab's cache has no guest yet: kdt-drill lab make --recipe kdump-vmcore" >&2
 	exit 3
 }

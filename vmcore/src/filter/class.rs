@@ -37,6 +37,21 @@ impl Class {
         Self::Unknown,
     ];
 
+    /// Its place in [`Self::ALL`].
+    pub(super) fn place(self) -> usize {
+        match self {
+            Self::Kernel => 0,
+            Self::Cache => 1,
+            Self::CachePrivate => 2,
+            Self::User => 3,
+            Self::Free => 4,
+            Self::HwPoison => 5,
+            Self::Offline => 6,
+            Self::Unaccepted => 7,
+            Self::Unknown => 8,
+        }
+    }
+
     /// The word for it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -59,25 +74,38 @@ impl Class {
 pub struct Counts([u64; 9]);
 
 impl Counts {
-    fn place(class: Class) -> usize {
-        Class::ALL.iter().position(|other| *other == class).unwrap_or(0)
-    }
-
     /// One page more.
     pub fn add(&mut self, class: Class) {
-        if let Some(count) = self.0.get_mut(Self::place(class)) {
+        if let Some(count) = self.0.get_mut(class.place()) {
             *count = count.saturating_add(1);
+        }
+    }
+
+    /// The pages of `other` too.
+    pub(super) fn append(&mut self, other: &Self) {
+        for (count, more) in self.0.iter_mut().zip(other.0) {
+            *count = count.saturating_add(more);
         }
     }
 
     /// The pages of a class.
     #[must_use]
     pub fn get(&self, class: Class) -> u64 {
-        self.0.get(Self::place(class)).copied().unwrap_or(0)
+        self.0.get(class.place()).copied().unwrap_or(0)
     }
 
     /// Each class that has pages, with their count.
     pub fn iter(&self) -> impl Iterator<Item = (Class, u64)> {
         Class::ALL.into_iter().map(|class| (class, self.get(class))).filter(|(_, count)| *count > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_class_has_its_place() {
+        assert!(Class::ALL.into_iter().enumerate().all(|(place, class)| class.place() == place));
     }
 }

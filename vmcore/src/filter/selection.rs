@@ -7,6 +7,26 @@ use std::ops::Range;
 const STRETCH: u64 = 1 << 15;
 const BYTES: usize = 4096;
 
+/// The bits of one stretch, for who looks at each of its frames.
+#[derive(Clone, Debug)]
+pub(super) struct Bits([u8; BYTES]);
+
+impl Bits {
+    /// True where the frame, which is of this stretch, is in the set.
+    pub(super) fn contains(&self, pfn: u64) -> bool {
+        let (_, byte, bit) = split(pfn);
+        self.0.get(byte).is_some_and(|byte| byte & bit != 0)
+    }
+
+    /// Takes a frame of this stretch out.
+    pub(super) fn remove(&mut self, pfn: u64) {
+        let (_, byte, bit) = split(pfn);
+        if let Some(byte) = self.0.get_mut(byte) {
+            *byte &= !bit;
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Stretch {
     Full,
@@ -82,6 +102,21 @@ impl Selection {
         {
             *byte &= !bit;
         }
+    }
+
+    /// The bits of the stretch that begins with this frame.
+    pub(super) fn bits(&self, start: u64) -> Box<Bits> {
+        Box::new(Bits(match self.stretches.get(&split(start).0) {
+            None => [0; BYTES],
+            Some(Stretch::Full) => [0xff; BYTES],
+            Some(Stretch::Bits(bits)) => **bits,
+        }))
+    }
+
+    /// Puts these bits for the stretch that begins with this frame.
+    pub(super) fn put(&mut self, start: u64, bits: &Bits) {
+        let stretch = if bits.0 == [0xff; BYTES] { Stretch::Full } else { Stretch::Bits(Box::new(bits.0)) };
+        self.stretches.insert(split(start).0, stretch);
     }
 
     /// True where the frame is in the set.
@@ -165,13 +200,21 @@ impl Selection {
 
     /// The bits of the frames from `pfn` on, which is a multiple of 8, lowest first, as the bitmaps of a dump have them.
     pub fn bitmap(&self, pfn: u64, out: &mut [u8]) {
-        for (byte, at) in out.iter_mut().zip((pfn..).step_by(8)) {
-            let (key, place, _) = split(at);
-            *byte = match self.stretches.get(&key) {
-                None => 0,
-                Some(Stretch::Full) => 0xff,
-                Some(Stretch::Bits(bits)) => bits.get(place).copied().unwrap_or(0),
-            };
+        let (mut key, mut place, _) = split(pfn);
+        let mut rest = out;
+        while !rest.is_empty() {
+            let count = BYTES.saturating_sub(place).min(rest.len());
+            let (now, later) = rest.split_at_mut(count);
+            match self.stretches.get(&key) {
+                None => now.fill(0),
+                Some(Stretch::Full) => now.fill(0xff),
+                Some(Stretch::Bits(bits)) => {
+                    for (to, from) in now.iter_mut().zip(bits.iter().skip(place)) {
+                        *to = *from;
+                    }
+                }
+            }
+            (key, place, rest) = (key.saturating_add(1), 0, later);
         }
     }
 

@@ -11,8 +11,11 @@ use crate::format::Codec;
 use crate::mem::{Dump, PageState, PhysicalMemory};
 use crate::progress::{Cancel, Progress};
 
-/// Bytes of the pages of one batch: with what they are encoded to, they stay in a core's second cache.
+/// Bytes of the pages of one batch.
 const BATCH: u64 = 512 << 10;
+/// Bytes of pages that a thread reads at once, into the same place each time: they stay in a core's second cache until they
+/// are encoded and proven.
+const READ: usize = 64 << 10;
 /// What a page of zeros is compared with.
 const ZEROS: [u8; 4096] = [0; 4096];
 
@@ -36,8 +39,6 @@ pub(super) struct Batch {
     pub(super) pages: Vec<Stored>,
     /// Their bytes, one behind the other.
     pub(super) bytes: Vec<u8>,
-    /// The pages as they are.
-    plain: Vec<u8>,
     /// The first page that does not come back as it was.
     wrong: Option<(u64, String)>,
 }
@@ -67,11 +68,12 @@ pub(super) fn run(
             let (done, work) = (done.clone(), &work);
             scope.spawn(move || {
                 let mut encoder = Encoder::new(codec, options.effort);
+                let mut plain = vec![0; READ.max(page_size)];
                 while let Some((number, mut batch)) = next(work) {
                     if cancel.is_cancelled() {
                         return;
                     }
-                    fill(dump, page_size, drop_zeros, options, &mut encoder, &mut batch);
+                    fill(dump, &mut plain, drop_zeros, options, &mut encoder, &mut batch);
                     if done.send((number, batch)).is_err() {
                         return;
                     }
@@ -144,9 +146,10 @@ fn in_order(
     if early.is_empty() { Ok(()) } else { Err(WriteError::Thread) }
 }
 
+/// Encodes the pages of a batch; `plain` has room for some of them.
 fn fill(
     dump: &Dump,
-    page_size: usize,
+    plain: &mut [u8],
     drop_zeros: bool,
     options: &Options,
     encoder: &mut Encoder,
@@ -155,33 +158,39 @@ fn fill(
     batch.pages.clear();
     batch.bytes.clear();
     batch.wrong = None;
+    let page_size = usize::try_from(dump.page_size()).unwrap_or(4096);
     // What is stored has what is to be erased.
     if options.reuse != Reuse::None && options.blanks.is_none() && dump.segments().is_empty() {
-        return copy(dump, page_size, drop_zeros, options, encoder, batch);
+        let page = plain.get_mut(..page_size).unwrap_or_default();
+        return copy(dump, page, drop_zeros, options, encoder, batch);
     }
+    let room = plain.len().checked_div(page_size).and_then(|room| u64::try_from(room).ok()).unwrap_or(1);
     for run in &batch.runs {
-        let count = usize::try_from(run.end.saturating_sub(run.start)).unwrap_or(0);
-        batch.plain.resize(count.saturating_mul(page_size), 0);
-        // As much at once as can be had; where that fails, frame by frame.
-        let at_once = !dump.segments().is_empty()
-            && Pfn(run.start)
-                .start(dump.page_size())
-                .is_some_and(|at| dump.read(at, &mut batch.plain).is_ok());
-        for (pfn, page) in run.clone().zip(batch.plain.chunks_exact_mut(page_size)) {
-            if !at_once && let Err(why) = dump.read_frame(Pfn(pfn), page) {
-                batch.pages.push(Stored::Unreadable(why.to_string()));
-                continue;
+        let mut first = run.start;
+        while first < run.end {
+            let frames = first..first.saturating_add(room.max(1)).min(run.end);
+            first = frames.end;
+            let count = usize::try_from(frames.end.saturating_sub(frames.start)).unwrap_or(0);
+            let plain = plain.get_mut(..count.saturating_mul(page_size)).unwrap_or_default();
+            // As much at once as can be had; where that fails, frame by frame.
+            let at_once = !dump.segments().is_empty()
+                && Pfn(frames.start).start(dump.page_size()).is_some_and(|at| dump.read(at, plain).is_ok());
+            for (pfn, page) in frames.zip(plain.chunks_exact_mut(page_size)) {
+                if !at_once && let Err(why) = dump.read_frame(Pfn(pfn), page) {
+                    batch.pages.push(Stored::Unreadable(why.to_string()));
+                    continue;
+                }
+                // Before anything else: what is proven below is the page as it is written.
+                if let Some(blanks) = &options.blanks {
+                    blanks.apply(pfn, page);
+                }
+                if drop_zeros && is_zero(page) {
+                    batch.pages.push(Stored::Zero);
+                    continue;
+                }
+                let stored = store(pfn, page, options.verify, encoder, &mut batch.bytes, &mut batch.wrong);
+                batch.pages.push(stored);
             }
-            // Before anything else: what is proven below is the page as it is written.
-            if let Some(blanks) = &options.blanks {
-                blanks.apply(pfn, page);
-            }
-            if drop_zeros && is_zero(page) {
-                batch.pages.push(Stored::Zero);
-                continue;
-            }
-            let stored = store(pfn, page, options.verify, encoder, &mut batch.bytes, &mut batch.wrong);
-            batch.pages.push(stored);
         }
     }
 }
@@ -210,14 +219,12 @@ fn store(
 /// As [`fill`], and takes the stored bytes of a page over where that is wanted.
 fn copy(
     dump: &Dump,
-    page_size: usize,
+    page: &mut [u8],
     drop_zeros: bool,
     options: &Options,
     encoder: &mut Encoder,
     batch: &mut Batch,
 ) {
-    batch.plain.resize(page_size, 0);
-    let page = batch.plain.as_mut_slice();
     for pfn in batch.runs.iter().cloned().flatten() {
         let start = batch.bytes.len();
         let stored = dump.read_stored(Pfn(pfn), &mut batch.bytes);

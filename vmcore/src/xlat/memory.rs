@@ -196,9 +196,17 @@ impl<'m> KernelMemory<'m> {
     /// Reads what is there and says what is not. The caller bounds `len`.
     #[must_use]
     pub fn read_sparse(&self, kaddr: KVirtAddr, len: usize) -> Sparse {
-        let mut sparse = Sparse { bytes: vec![0; len], missing: Vec::new() };
+        let mut sparse = Sparse::default();
+        self.read_sparse_into(kaddr, len, &mut sparse);
+        sparse
+    }
+
+    /// As [`Self::read_sparse`], into what was read before.
+    pub(crate) fn read_sparse_into(&self, kaddr: KVirtAddr, len: usize, sparse: &mut Sparse) {
+        sparse.missing.clear();
+        sparse.bytes.resize(len, 0);
         if len == 0 || self.read(kaddr, &mut sparse.bytes).is_ok() {
-            return sparse;
+            return;
         }
         sparse.bytes.fill(0);
         let mut done = 0_usize;
@@ -218,7 +226,6 @@ impl<'m> KernelMemory<'m> {
             }
             done = end;
         }
-        sparse
     }
 
     /// One byte.
