@@ -18,8 +18,8 @@ pub(super) fn all(context: &Context<'_>, waits: &Waits<'_>, blocked: &Blocked) -
         found.push(deadlock(waits, circle));
     }
     found.extend(waits.graph.roots().iter().take(BLOCKERS).filter_map(|root| blocker(context, waits, root)));
-    found.extend(hung(waits, blocked));
-    found.extend(io(waits));
+    found.extend(hung(context, waits, blocked));
+    found.extend(io(context, waits));
     found
 }
 
@@ -178,7 +178,7 @@ fn blocker(context: &Context<'_>, waits: &Waits<'_>, root: &super::graph::Root) 
 }
 
 /// Tasks that nothing wakes, for long.
-fn hung(waits: &Waits<'_>, blocked: &Blocked) -> Option<Finding> {
+fn hung(context: &Context<'_>, waits: &Waits<'_>, blocked: &Blocked) -> Option<Finding> {
     // What the kernel itself is to call hung is news in any case.
     let news = NEWS.min(waits.hung_s);
     let long: Vec<&Waiting<'_>> = waits
@@ -192,7 +192,7 @@ fn hung(waits: &Waits<'_>, blocked: &Blocked) -> Option<Finding> {
     };
     let hung = long.iter().filter(dead).count();
     let severity = if hung > 0 { Severity::Error } else { Severity::Warning };
-    let tasks = if long.len() == 1 { "1 task is".to_owned() } else { format!("{} tasks are", long.len()) };
+    let tasks = counted(context, long.len(), ["task is", "tasks are"]);
     let title = format!(
         "{tasks} blocked for {} or longer; {} has been for {}.",
         seconds(news),
@@ -224,8 +224,17 @@ fn hung(waits: &Waits<'_>, blocked: &Blocked) -> Option<Finding> {
     Some(by_hand(finding, first))
 }
 
+/// `2 tasks are`, or «At least 2 tasks are» where there can be others: tasks that can't be shown, or whose state can't be read.
+fn counted(context: &Context<'_>, count: usize, words: [&str; 2]) -> String {
+    let tasks = context.tasks;
+    let whole = tasks.lost_count == 0 && tasks.tasks.iter().all(|task| task.state.is_some());
+    let [one, many] = words;
+    let at_least = if whole { "" } else { "At least " };
+    format!("{at_least}{count} {}", if count == 1 { one } else { many })
+}
+
 /// Tasks that wait for a device, or for what stands behind it.
-fn io(waits: &Waits<'_>) -> Option<Finding> {
+fn io(context: &Context<'_>, waits: &Waits<'_>) -> Option<Finding> {
     let long: Vec<&Waiting<'_>> = waits
         .waiting
         .iter()
@@ -235,7 +244,7 @@ fn io(waits: &Waits<'_>) -> Option<Finding> {
         .collect();
     let first = long.first()?;
     let severity = if first.seconds() >= waits.hung_s { Severity::Error } else { Severity::Warning };
-    let tasks = if long.len() == 1 { "1 task has".to_owned() } else { format!("{} tasks have", long.len()) };
+    let tasks = counted(context, long.len(), ["task has", "tasks have"]);
     let title =
         format!("{tasks} waited for storage, or a server behind it, for {} or longer.", seconds(NEWS));
     let mut finding = Finding::new("KD-HANG-IO", severity, Confidence::Likely, title);

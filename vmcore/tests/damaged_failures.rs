@@ -1,0 +1,120 @@
+//! The real dumps of failures in damaged copies: cut, with flipped bits, with stretches of zeros, and with pages in each other's place.
+//!
+//! Whatever the damage is, no analysis meets a fault of its own, and what the damage takes is told: a report that knows another
+//! reason for the crash than the whole dump has says that something is missing. `KDT_DAMAGE_COPIES` sets how many copies are
+//! tried, of one dump after the other.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use fixtures::shuffle::Seed;
+use rayon::prelude::*;
+use vmcore::analysis::subject::Subject;
+use vmcore::analysis::triage::{Options, triage};
+use vmcore::progress::{Cancel, Quiet};
+use vmcore::report::{Confidence, Report};
+use vmcore::{Dump, OpenOptions};
+
+/// Bytes of a stretch that is overwritten or moved.
+const STRETCH: usize = 4096;
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fixtures/data/failures")
+}
+
+fn copies() -> u64 {
+    std::env::var("KDT_DAMAGE_COPIES").map_or(12, |n| n.parse().unwrap())
+}
+
+/// The report on these bytes; `None` where they can't be opened, which is an answer too.
+fn report(bytes: Vec<u8>) -> Option<Report> {
+    let dump = Dump::from_source(Arc::new(bytes), "damaged", &OpenOptions::default()).ok()?;
+    Some(triage(&Subject::new(&dump), &Options::new("kdt", "test"), &Quiet, &Cancel::default()))
+}
+
+fn below(dice: &mut Seed, limit: usize) -> usize {
+    usize::try_from(dice.below(limit as u64)).unwrap()
+}
+
+/// Damages them in one of the ways; the dump's headers lie in the first stretches and are hit by two of them.
+fn damage(bytes: &mut Vec<u8>, dice: &mut Seed, way: u64) {
+    let times = 1 << dice.below(7);
+    let len = bytes.len();
+    let stretch = |dice: &mut Seed| below(dice, len / STRETCH) * STRETCH;
+    match way % 5 {
+        0 => bytes.truncate(below(dice, len)),
+        1 => (0..times).for_each(|_| bytes[below(dice, len)] ^= 1 << dice.below(8)),
+        2 => (0..times).for_each(|_| bytes[below(dice, 64 * STRETCH)] ^= 1 << dice.below(8)),
+        3 => (0..times).for_each(|_| {
+            let at = stretch(dice);
+            bytes[at..at + STRETCH].fill(0);
+        }),
+        _ => (0..times).for_each(|_| {
+            let (a, b) = (stretch(dice), stretch(dice));
+            for inside in 0..STRETCH {
+                bytes.swap(a + inside, b + inside);
+            }
+        }),
+    }
+}
+
+/// What is wrong with a report on a damaged copy.
+fn wrong(whole: &Report, damaged: &Report) -> Option<String> {
+    if let Some(skipped) =
+        damaged.not_looked_at.iter().find(|skipped| skipped.why.contains("fault of its own"))
+    {
+        return Some(format!("the analysis {} panicked", skipped.what));
+    }
+    let kind = |report: &Report| report.panic.as_ref().map(|panic| panic.kind);
+    let told = damaged.not_looked_at.iter().any(|skipped| !whole.not_looked_at.contains(skipped));
+    let lost = damaged.findings.iter().any(|finding| finding.code == "KD-LOG-LOST");
+    if kind(damaged) != kind(whole) && !told && !lost {
+        return Some(format!("it was {:?}, and is said to be {:?}", kind(whole), kind(damaged)));
+    }
+    let invented = damaged.findings.iter().find(|finding| {
+        let is_panic = finding.code.starts_with("KD-PANIC-") && finding.code != "KD-PANIC-UNTOLD";
+        let known = whole.findings.iter().any(|known| known.code == finding.code);
+        is_panic && !known && finding.confidence == Confidence::Certain
+    });
+    invented.map(|finding| format!("{} is certain, and was not so: {}", finding.code, finding.title))
+}
+
+#[test]
+fn damage_is_told_and_nothing_certain_is_made_of_it() {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder()).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "kdump"));
+    paths.sort();
+    assert!(paths.len() > 20, "{paths:?}");
+    let opened = (0..copies())
+        .into_par_iter()
+        .filter(|copy| {
+            // Neighbours are damaged in different ways, and a dump in another way each time that its turn comes.
+            let number = usize::try_from(*copy).unwrap();
+            let path = &paths[number % paths.len()];
+            let bytes = std::fs::read(path).unwrap();
+            let mut damaged = bytes.clone();
+            damage(&mut damaged, &mut Seed(1 + copy), copy + copy / paths.len() as u64);
+            let Some(damaged) = report(damaged) else { return false };
+            let wrong = wrong(&report(bytes).unwrap(), &damaged);
+            assert!(wrong.is_none(), "{}, copy {copy}: {}", path.display(), wrong.unwrap());
+            true
+        })
+        .count();
+    assert!(opened as u64 > copies() / 2, "only {opened} copies could be opened");
+}
+
+#[test]
+fn a_count_of_blocked_tasks_says_that_there_can_be_more_where_tasks_are_lost() {
+    let title = |report: &Report| {
+        let found = report.findings.iter().find(|finding| finding.code == "KD-HANG-TASKS");
+        found.map(|finding| finding.title.clone()).unwrap_or_default()
+    };
+    let mut bytes = std::fs::read(folder().join("6.1-mutex-abba.kdump")).unwrap();
+    let whole = title(&report(bytes.clone()).unwrap());
+    assert!(whole.starts_with("4 tasks are blocked for 8 s or longer; "), "{whole}");
+    // Some of the four lie behind this place.
+    bytes.truncate(3_619_491);
+    let cut = title(&report(bytes).unwrap());
+    assert!(cut.starts_with("At least "), "{cut}");
+}
