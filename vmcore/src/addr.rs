@@ -2,7 +2,9 @@
 //!
 //! Headers are hostile, so arithmetic on them is checked and a plain `u64` never crosses a function border.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// A page frame number of the dumped machine (not of this one).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +21,31 @@ pub struct KVirtAddr(pub u64);
 /// A virtual address of a process of the dumped machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UVirtAddr(pub u64);
+
+/// A map by frame numbers or addresses, for what each read of memory asks.
+pub(crate) type NumberMap<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
+
+/// Hashes a number by one multiplication. A dump can choose numbers that collide: only for maps of a bounded length.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn write_u64(&mut self, number: u64) {
+        let product = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // The low bits of a product know of the number's low bits only, which are zeros in addresses of pages.
+        self.0 = product ^ (product >> 32);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64((*byte).into());
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 impl Pfn {
     /// The frame's first byte, or `None` where a hostile header names a frame past 2^64.

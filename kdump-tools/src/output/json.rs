@@ -16,7 +16,20 @@ pub fn text(document: &impl Serialize) -> Result<String, Failure> {
     let plain = serde_json::to_string_pretty(document)
         .map_err(|error| Failure::internal(format!("the JSON document can't be written: {error}")))?;
     let mut text = String::with_capacity(plain.len() + 1);
-    for c in plain.chars() {
+    for line in plain.split_inclusive('\n') {
+        // Nearly all lines of a document of many megabytes are plain ASCII.
+        if line.bytes().all(|b| matches!(b, b' '..=b'~' | b'\n')) {
+            text.push_str(line);
+        } else {
+            escape_into(&mut text, line);
+        }
+    }
+    text.push('\n');
+    Ok(text)
+}
+
+fn escape_into(text: &mut String, line: &str) {
+    for c in line.chars() {
         // Outside of strings, JSON's text is ASCII: all that is escaped here stands inside a string.
         if c == '\n' || super::escape::is_harmless(c) {
             text.push(c);
@@ -26,8 +39,6 @@ pub fn text(document: &impl Serialize) -> Result<String, Failure> {
             }
         }
     }
-    text.push('\n');
-    Ok(text)
 }
 
 /// Writes the document to stdout.

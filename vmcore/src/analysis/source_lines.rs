@@ -33,6 +33,9 @@ pub fn fill(
             report.skip(format!("source lines of {}", module.name()), why.to_string());
         }
     }
+    if lines.is_empty() {
+        return;
+    }
     lines.prepare(pcs);
     for backtrace in backtraces(report) {
         let frames = std::mem::take(backtrace);

@@ -169,27 +169,39 @@ impl<'a, 'm> Reader<'a, 'm> {
         self.memory.read_u64(at).map(u64::cast_signed).map_err(|why| why.to_string())
     }
 
-    /// A `struct percpu_counter` with what the CPUs hold of it.
-    pub(crate) fn percpu_counter(self, at: KVirtAddr) -> Result<i64, String> {
-        let mut sum = self.member(at, "percpu_counter", &["count"])?.cast_signed();
-        let parts = KVirtAddr(self.member(at, "percpu_counter", &["counters"])?);
-        if parts.is_null() {
-            return Ok(sum);
-        }
-        for cpu in self.per_cpu.possible() {
-            let at = self.per_cpu.address(parts, *cpu).map_err(|why| why.to_string())?;
-            let part = self.memory.read_u32(at).map_err(|why| why.to_string())?;
-            sum = sum.saturating_add(i64::from(part.cast_signed()));
-        }
-        Ok(sum)
-    }
-
     pub(crate) fn bytes(self, pages: u64) -> u64 {
         pages.saturating_mul(self.page_size)
     }
 
     pub(crate) fn pages(self, bytes: u64) -> u64 {
         bytes.checked_div(self.page_size).unwrap_or_default()
+    }
+}
+
+/// How a `struct percpu_counter` is read, with what the CPUs hold of it. Each process has four of them.
+pub(crate) struct PerCpuCounter {
+    count: Slot,
+    counters: Slot,
+}
+
+impl PerCpuCounter {
+    pub(crate) fn new(reader: &Reader<'_, '_>) -> Result<Self, String> {
+        let slot = |member| reader.slot("percpu_counter", &[member]);
+        Ok(Self { count: slot("count")?, counters: slot("counters")? })
+    }
+
+    pub(crate) fn read(&self, reader: &Reader<'_, '_>, at: KVirtAddr) -> Result<i64, String> {
+        let mut sum = reader.number(at, &self.count)?.cast_signed();
+        let parts = KVirtAddr(reader.number(at, &self.counters)?);
+        if parts.is_null() {
+            return Ok(sum);
+        }
+        for cpu in reader.per_cpu.possible() {
+            let at = reader.per_cpu.address(parts, *cpu).map_err(|why| why.to_string())?;
+            let part = reader.memory.read_u32(at).map_err(|why| why.to_string())?;
+            sum = sum.saturating_add(i64::from(part.cast_signed()));
+        }
+        Ok(sum)
     }
 }
 

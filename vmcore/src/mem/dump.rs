@@ -168,12 +168,13 @@ impl Dump {
         if let Some(page) = self.cache.get(pfn.0) {
             return Ok(page);
         }
-        let mut page = vec![0; usize::try_from(self.facts.page_size).unwrap_or(0)];
+        // Decoded where it stays: made from a vector, it would be copied.
+        let mut page = self.cache.room(pfn.0, usize::try_from(self.facts.page_size).unwrap_or(0));
+        let own = Arc::get_mut(&mut page).unwrap_or_default();
         match &self.memory {
-            Memory::Elf(memory) => memory.read_frame(pfn, &mut page).map(drop)?,
-            Memory::Kdump(memory) => memory.read_frame(pfn, &mut page)?,
+            Memory::Elf(memory) => memory.read_frame(pfn, own).map(drop)?,
+            Memory::Kdump(memory) => memory.read_frame(pfn, own)?,
         }
-        let page: Arc<[u8]> = page.into();
         self.cache.insert(pfn.0, Arc::clone(&page));
         Ok(page)
     }

@@ -1,13 +1,12 @@
 //! All ORC tables of a dump, the kernel's and the modules', and what they say of an address.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock};
 
 use super::orc::{self, OrcVersion, Rule};
 use super::table::{ENTRIES, Lost, Table};
-use crate::addr::KVirtAddr;
+use crate::addr::{KVirtAddr, NumberMap};
 use crate::kernel::describe::Description;
 use crate::kernel::value::{Slot, read_number};
 use crate::sym::btf::TypeError;
@@ -41,7 +40,7 @@ pub(super) struct Tables<'a> {
     ranges: Vec<(u64, u64, usize)>,
     places: Result<Places, TypeError>,
     left: AtomicU64,
-    kept: [RwLock<HashMap<u64, Answer>>; SHARDS],
+    kept: [RwLock<NumberMap<u64, Answer>>; SHARDS],
 }
 
 struct Module {

@@ -3,7 +3,7 @@
 //! Bits are those of the Intel SDM, volume 3, chapter 4; what Linux makes of non-present entries is in `arch/x86/include/asm/pgtable*.h`.
 
 use super::le;
-use super::tables::TableCache;
+use super::tables::{Region, TableCache};
 use crate::addr::{KVirtAddr, PhysAddr};
 use crate::error::MemError;
 use crate::mem::PhysicalMemory;
@@ -97,6 +97,8 @@ const PGD5: Level =
     Level { name: "PGD", reserved: "PGD with reserved bits set", shift: 48, may_be_huge: false };
 static FOUR: [Level; 4] = [PGD4, PUD, PMD, PTE];
 static FIVE: [Level; 5] = [PGD5, P4D, PUD, PMD, PTE];
+/// What is left where the upper levels are known.
+static LAST: [Level; 1] = [PTE];
 
 /// Where a set of page tables begins, and how to read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,8 +131,13 @@ impl PageTables {
         if !self.levels.is_canonical(kaddr) {
             return Err(MemError::NotMapped { kaddr, level: "not a canonical address" });
         }
-        let mut table = PhysAddr(self.root.0 & ADDRESS & !self.encryption_mask);
-        for level in self.levels.tables() {
+        let root = PhysAddr(self.root.0 & ADDRESS & !self.encryption_mask);
+        let (levels, mut table) = match cache.region(kaddr) {
+            Some(Region::Mapped(base, span)) => return Ok(leaf(kaddr, base, span)),
+            Some(Region::Table(table)) => (&LAST[..], table),
+            None => (self.levels.tables(), root),
+        };
+        for level in levels {
             let bytes = cache.get(mem, table).map_err(|source| MemError::Table {
                 kaddr,
                 level: level.name,
@@ -149,10 +156,16 @@ impl PageTables {
             let is_page = level.shift == PTE.shift;
             if !is_page && entry & HUGE == 0 {
                 table = PhysAddr(entry & ADDRESS);
+                if level.shift == PMD.shift {
+                    cache.keep_region(kaddr, Region::Table(table));
+                }
                 continue;
             }
             if !is_page && (!level.may_be_huge || has_reserved_bits(entry, span)) {
                 return Err(MemError::NotMapped { kaddr, level: level.reserved });
+            }
+            if !is_page {
+                cache.keep_region(kaddr, Region::Mapped(entry & ADDRESS, span));
             }
             return Ok(leaf(kaddr, entry & ADDRESS, span));
         }

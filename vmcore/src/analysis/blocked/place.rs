@@ -51,15 +51,15 @@ fn task(context: &Context<'_>, wait: &Wait) -> Option<String> {
     let layout = context.description.types.structure("task_struct").ok()?;
     let bytes = context.unwinder.stack_bytes();
     context.tasks.tasks.iter().find_map(|task: &Task| {
-        let whose = format!("{} (pid {})", task.comm, task.pid);
+        let whose = || format!("{} (pid {})", task.comm, task.pid);
         if let Some(inside) = at.checked_sub(task.kaddr.0).filter(|inside| *inside < layout.size()) {
             let member = member(layout, inside, wait.kind.structure());
             let place =
                 member.map_or_else(|| plus("task_struct", inside), |path| format!("task_struct->{path}"));
-            return Some(format!("{place} of {whose}"));
+            return Some(format!("{place} of {}", whose()));
         }
         let on_stack = at.checked_sub(task.stack?.0).is_some_and(|inside| inside < bytes);
-        on_stack.then(|| format!("on the stack of {whose}"))
+        on_stack.then(|| format!("on the stack of {}", whose()))
     })
 }
 

@@ -8,7 +8,7 @@ use super::zone::Zones;
 use crate::addr::KVirtAddr;
 use crate::kernel::Gap;
 use crate::kernel::list;
-use crate::kernel::reader::Reader;
+use crate::kernel::reader::{PerCpuCounter, Reader};
 
 /// Sizes of huge pages at most (`HUGE_MAX_HSTATE` is 2 on `x86_64`).
 const HUGE_SIZES: u32 = 16;
@@ -186,7 +186,7 @@ pub fn read(source: &Reader<'_, '_>, zones: &Zones) -> Counters {
     found.keep("Percpu", bytes(percpu()));
     let committed = || -> Result<u64, String> {
         let at = source.variables().address("vm_committed_as").map_err(|why| why.to_string())?;
-        source.percpu_counter(at).map(|n| u64::try_from(n).unwrap_or(0))
+        PerCpuCounter::new(source)?.read(source, at).map(|n| u64::try_from(n).unwrap_or(0))
     };
     found.keep("Committed_AS", bytes(committed()));
     let hugetlb = source.hugetlb(&mut found);

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use rayon::prelude::*;
+
 use crate::addr::KVirtAddr;
-use crate::kernel::reader::Reader;
-use crate::kernel::task::Tasks;
+use crate::kernel::reader::{PerCpuCounter, Reader};
+use crate::kernel::task::{Task, Tasks};
 use crate::kernel::value::Slot;
 
 /// A process's memory, in bytes.
@@ -40,32 +42,18 @@ impl ProcessMemory {
 /// All processes with memory, largest first, and how many could not be read, with the first reason.
 #[must_use]
 pub fn read(source: &Reader<'_, '_>, tasks: &Tasks) -> (Vec<ProcessMemory>, usize, Option<String>) {
-    let (mut found, mut failed, mut why) = (Vec::new(), 0_usize, None);
     let mut seen = BTreeSet::new();
+    // Threads, and children of vfork(), share it; the lowest number is its owner.
+    let owners: Vec<(&Task, KVirtAddr)> =
+        tasks.tasks.iter().filter_map(|task| Some((task, task.mm.filter(|mm| seen.insert(*mm))?))).collect();
     let places = Places::new(source);
-    for task in &tasks.tasks {
-        let Some(mm) = task.mm else { continue };
-        // Threads, and children of vfork(), share it; the lowest number is its owner.
-        if mm.is_null() || !seen.insert(mm.0) {
-            continue;
-        }
-        let one = || -> Result<ProcessMemory, String> {
-            let places = places.as_ref().map_err(Clone::clone)?;
-            let counter = |counter: &Counter| counter.read(source, mm).map(|n| source.bytes(n));
-            let number = |at: KVirtAddr, slot: &Option<Slot>| source.number(at, slot.as_ref()?).ok();
-            let signal = number(task.kaddr, &places.signal).map(KVirtAddr).filter(|at| !at.is_null());
-            Ok(ProcessMemory {
-                pid: task.tgid,
-                comm: task.comm.clone(),
-                anon: counter(&places.anon)?,
-                file: counter(&places.file)?,
-                shmem: counter(&places.shmem)?,
-                swap: counter(&places.swap)?,
-                total_vm: number(mm, &places.total_vm).map(|n| source.bytes(n)),
-                oom_score_adj: signal.and_then(|at| number(at, &places.oom_score_adj)).map(u64::cast_signed),
-            })
-        };
-        match one() {
+    let read: Vec<Result<ProcessMemory, String>> = owners
+        .par_iter()
+        .map(|(task, mm)| places.as_ref().map_err(Clone::clone)?.read(source, task, *mm))
+        .collect();
+    let (mut found, mut failed, mut why) = (Vec::new(), 0_usize, None);
+    for process in read {
+        match process {
             Ok(process) => found.push(process),
             Err(reason) => {
                 failed = failed.saturating_add(1);
@@ -84,7 +72,6 @@ struct Places {
     shmem: Counter,
     swap: Counter,
     total_vm: Option<Slot>,
-    signal: Option<Slot>,
     oom_score_adj: Option<Slot>,
 }
 
@@ -97,8 +84,22 @@ impl Places {
             shmem: Counter::new(source, "MM_SHMEMPAGES")?,
             swap: Counter::new(source, "MM_SWAPENTS")?,
             total_vm: slot("mm_struct", "total_vm"),
-            signal: slot("task_struct", "signal"),
             oom_score_adj: slot("signal_struct", "oom_score_adj"),
+        })
+    }
+
+    fn read(&self, source: &Reader<'_, '_>, task: &Task, mm: KVirtAddr) -> Result<ProcessMemory, String> {
+        let counter = |counter: &Counter| counter.read(source, mm).map(|n| source.bytes(n));
+        let number = |at: KVirtAddr, slot: &Option<Slot>| source.number(at, slot.as_ref()?).ok();
+        Ok(ProcessMemory {
+            pid: task.tgid,
+            comm: task.comm.clone(),
+            anon: counter(&self.anon)?,
+            file: counter(&self.file)?,
+            shmem: counter(&self.shmem)?,
+            swap: counter(&self.swap)?,
+            total_vm: number(mm, &self.total_vm).map(|n| source.bytes(n)),
+            oom_score_adj: task.signal.and_then(|at| number(at, &self.oom_score_adj)).map(u64::cast_signed),
         })
     }
 }
@@ -106,7 +107,7 @@ impl Places {
 /// Where one of the counters of an `mm_struct` is.
 enum Counter {
     /// A per-CPU counter, so many bytes into it: since 6.2 (kernel commit f1a7941243c1).
-    PerCpu(u64),
+    PerCpu(u64, PerCpuCounter),
     /// A plain number.
     Plain(Slot),
 }
@@ -118,14 +119,16 @@ impl Counter {
         let index = types.constant(name).map_err(|why| why.to_string())?;
         let new = format!("rss_stat[{index}]");
         match source.types.structure("mm_struct").and_then(|of| of.member(&new)) {
-            Ok(member) => Ok(Self::PerCpu(member.offset())),
+            Ok(member) => Ok(Self::PerCpu(member.offset(), PerCpuCounter::new(source)?)),
             Err(_) => source.slot("mm_struct", &[&format!("rss_stat.count[{index}]")]).map(Self::Plain),
         }
     }
 
     fn read(&self, source: &Reader<'_, '_>, mm: KVirtAddr) -> Result<u64, String> {
         let count = match self {
-            Self::PerCpu(inside) => source.percpu_counter(mm.checked_add(*inside).ok_or("past 2^64")?)?,
+            Self::PerCpu(inside, counter) => {
+                counter.read(source, mm.checked_add(*inside).ok_or("past 2^64")?)?
+            }
             Self::Plain(slot) => source.number(mm, slot)?.cast_signed(),
         };
         Ok(u64::try_from(count).unwrap_or(0))

@@ -171,6 +171,8 @@ pub struct Task {
     pub flags: Option<Flags>,
     /// Its `mm_struct`; `None` for kernel threads and for processes that have exited.
     pub mm: Option<KVirtAddr>,
+    /// What its threads share, its `signal_struct`; `None` where it has none any more.
+    pub signal: Option<KVirtAddr>,
     /// Its command line.
     pub cmdline: Cmdline,
     /// Whom it acts for.
@@ -382,8 +384,9 @@ impl Others {
                 let (sample, rest): (Vec<_>, Vec<_>) =
                     all.iter().enumerate().partition(|(number, _)| number.is_multiple_of(step));
                 others.cmdlines = sample.par_iter().map(|(_, at)| read(at)).collect();
-                let missing = others.cmdlines.values().find_map(|found| match found {
-                    Cmdline::Missing(why) => Some(why.clone()),
+                // The first by its address: the reason is told, and is to be the same each time.
+                let missing = sample.iter().find_map(|(_, at)| match others.cmdlines.get(at) {
+                    Some(Cmdline::Missing(why)) => Some(why.clone()),
                     _ => None,
                 });
                 let some = others.cmdlines.values().any(|found| matches!(found, Cmdline::Arguments { .. }));
@@ -456,7 +459,8 @@ impl Context<'_> {
             _ => Cmdline::None,
         };
         let name = view.comm.split(|b| *b == 0).next().unwrap_or_default();
-        let shared = some(&view.signal).and_then(|at| self.found.signals.get(&at));
+        let signal = some(&view.signal);
+        let shared = signal.and_then(|at| self.found.signals.get(&at));
         let state = view
             .state
             .as_ref()
@@ -474,6 +478,7 @@ impl Context<'_> {
             kind,
             flags,
             mm,
+            signal,
             cmdline,
             credentials: some(&view.real_cred).and_then(|at| self.others.credentials.get(&at).copied()),
             cgroup: some(&view.cgroups).and_then(|at| self.others.cgroups.get(&at).map(Arc::clone)),

@@ -107,6 +107,12 @@ impl<'d> Lines<'d> {
             .unwrap_or_else(|| self.look_up(&[pc.0]).into_iter().next().map(|(_, l)| l).unwrap_or_default())
     }
 
+    /// True where no debuginfo was added, so that no address has a line.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
     /// Looks up many addresses at once, on several threads; [`Lines::frames`] then has them at hand.
     pub fn prepare(&self, pcs: impl IntoIterator<Item = KVirtAddr>) {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
