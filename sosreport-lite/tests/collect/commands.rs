@@ -8,7 +8,7 @@ use sosreport_lite::{
 
 use crate::common::dead_fs::DeadFs;
 use crate::common::{
-    Record, bundle, collect, hasty, is_running, manifest, names, only_status, options, spec, text,
+    Record, bundle, collect, hasty, ends, manifest, names, only_status, options, spec, text,
 };
 
 fn command(line: &str, more: &str) -> String {
@@ -27,7 +27,7 @@ fn a_program_that_ignores_sigterm_is_killed_and_its_words_are_kept() {
     assert!(outcome.is_partial());
     // The shell adds what became of its child.
     assert!(text(&outcome.path, "sos_commands/t/deaf").starts_with("said before\n"));
-    assert!(!is_running("61.0001"), "its child is still there");
+    assert!(ends("61.0001"), "its child is still there");
     let report = &manifest(&outcome.path)["components"]["report"]["plugins"]["t"];
     assert_eq!(report["timeout_hit"], true);
     assert_eq!(report["commands"][0]["return_code"], 124);
@@ -42,7 +42,7 @@ fn what_a_program_says_when_it_is_asked_to_end_is_kept() {
     let outcome = collect(&options(dir.path()), &text_spec).unwrap();
     assert!(matches!(only_status(&outcome), ItemStatus::TimedOut(_)));
     assert_eq!(text(&outcome.path, "sos_commands/t/polite"), "last words\n");
-    assert!(!is_running("62.0001"));
+    assert!(ends("62.0001"));
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn a_daemon_that_keeps_the_pipe_open_does_not_keep_the_collector() {
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     assert_eq!(*only_status(&outcome), ItemStatus::Taken);
     assert_eq!(text(&outcome.path, "sos_commands/t/parent"), "done\n");
-    assert!(!is_running("63.0001"), "the daemon is still there");
+    assert!(ends("63.0001"), "the daemon is still there");
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn the_whole_run_ends_in_its_time_and_says_what_it_did_not_reach() {
     let outcome = collect(&Options { limits, ..options(dir.path()) }, &spec(&tables)).unwrap();
     assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
     assert_eq!((outcome.timed_out(), outcome.left_out()), (2, 4), "{:?}", outcome.items);
-    assert!(outcome.is_partial() && !is_running("64.000"));
+    assert!(outcome.is_partial() && ends("64.000"));
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn an_interrupted_run_leaves_what_it_had_and_nothing_under_the_final_name() {
     let CollectError::Cancelled { partial } = &err else { panic!("{err}") };
     assert_eq!(names(dir.path()), [partial.file_name().unwrap().to_string_lossy()]);
     assert_eq!(text(partial, "sos_commands/t/echo_first"), "first\n");
-    assert!(!is_running("65.0001"));
+    assert!(ends("65.0001"));
 }
 
 #[test]

@@ -105,13 +105,24 @@ pub(crate) fn names(dir: &Path) -> Vec<String> {
 }
 
 /// True if a process has this word in its command line.
-pub(crate) fn is_running(word: &str) -> bool {
+fn is_running(word: &str) -> bool {
     std::fs::read_dir("/proc").unwrap().any(|entry| {
         let path = entry.unwrap().path();
         let digits = path.file_name().is_some_and(|n| n.as_bytes().iter().all(u8::is_ascii_digit));
         let own = path.ends_with(std::process::id().to_string());
         let line = std::fs::read(path.join("cmdline")).unwrap_or_default();
         digits && !own && String::from_utf8_lossy(&line).contains(word)
+    })
+}
+
+/// Whether it comes to an end: one that was killed a moment ago can still be there on a busy machine.
+pub(crate) fn ends(word: &str) -> bool {
+    (0..100).any(|_| {
+        let gone = !is_running(word);
+        if !gone {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        gone
     })
 }
 
