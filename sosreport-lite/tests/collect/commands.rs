@@ -8,7 +8,7 @@ use sosreport_lite::{
 
 use crate::common::dead_fs::DeadFs;
 use crate::common::{
-    Record, bundle, collect, hasty, ends, manifest, names, only_status, options, spec, text,
+    Record, bundle, collect, ends, hasty, manifest, names, only_status, options, spec, text,
 };
 
 fn command(line: &str, more: &str) -> String {
