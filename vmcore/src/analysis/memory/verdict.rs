@@ -51,7 +51,7 @@ pub(super) fn findings(memory: &Memory, whole: bool) -> Vec<Finding> {
         let what = if oom.killed.is_some() {
             "and the kernel killed a process for it"
         } else {
-            "and no process was killed"
+            "and the log names no process that was killed for it"
         };
         let cgroup = oom.constraint.as_deref() == Some("CONSTRAINT_MEMCG");
         let group = oom.cgroup.as_ref().map(|path| format!(" {path}")).unwrap_or_default();
