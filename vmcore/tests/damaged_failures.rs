@@ -110,11 +110,15 @@ fn a_count_of_blocked_tasks_says_that_there_can_be_more_where_tasks_are_lost() {
         let found = report.findings.iter().find(|finding| finding.code == "KD-HANG-TASKS");
         found.map(|finding| finding.title.clone()).unwrap_or_default()
     };
-    let mut bytes = std::fs::read(folder().join("6.1-mutex-abba.kdump")).unwrap();
+    let bytes = std::fs::read(folder().join("6.1-mutex-abba.kdump")).unwrap();
     let whole = title(&report(bytes.clone()).unwrap());
     assert!(whole.starts_with("4 tasks are blocked for 8 s or longer; "), "{whole}");
-    // Some of the four lie behind this place.
-    bytes.truncate(3_619_491);
-    let cut = title(&report(bytes).unwrap());
-    assert!(cut.starts_with("At least "), "{cut}");
+    // Wherever some of the four lie, one of these cuts takes them.
+    let cuts: Vec<String> = (90..100_usize)
+        .into_par_iter()
+        .filter_map(|percent| report(bytes[..bytes.len() / 100 * percent].to_vec()))
+        .map(|report| title(&report))
+        .filter(|title| !title.is_empty() && !title.contains("4 tasks are"))
+        .collect();
+    assert!(!cuts.is_empty() && cuts.iter().all(|title| title.starts_with("At least ")), "{cuts:?}");
 }
