@@ -351,3 +351,47 @@ fn a_highest_frame_far_behind_the_bitmaps_does_not_keep_a_walk_busy() {
         assert!(start.elapsed().as_secs() < 20, "{name}: {:?}", start.elapsed());
     }
 }
+
+/// The same dump with one byte of the bitmap of stored frames changed.
+fn with_changed_bitmap(image: &Image, at: u64, flip: u8) -> vmcore::Dump {
+    let mut bytes = image.bytes();
+    let bitmap = image.find("bitmap2").unwrap().start;
+    bytes[usize::try_from(bitmap + at).unwrap()] ^= flip;
+    open(bytes).unwrap()
+}
+
+#[test]
+fn a_bitmap_that_is_not_the_descriptors_own_is_told() {
+    // Frames that are zeros and that are not, so that both the zero page and a page of its own come first.
+    for first in [&[0x11_u8; 4096], &[0; 4096]] {
+        let mut memory = Memory::new(4096).ram(0..40_000);
+        memory.write(0, first);
+        for pfn in 1..40_000 {
+            memory.write(pfn * 4096 + 7, &[u8::try_from(pfn % 200).unwrap() + 1; 16]);
+        }
+        memory.exclude(500..600);
+        for codec in [Codec::Zlib, Codec::Lzo, Codec::Raw] {
+            for kdump in [Kdump::of(codec), Kdump::qemu(codec)] {
+                let image = kdump.build(&memory);
+                assert!(open(image.bytes()).unwrap().completeness().is_complete());
+                // One frame too few, too many, and several of either.
+                for (at, flip) in [(0, 1), (10, 0x40), (65, 1), (4000, 0xff), (66, 0xff)] {
+                    let dump = with_changed_bitmap(&image, at, flip);
+                    let state = dump.completeness();
+                    assert!(!state.is_complete() && state.misplaced_pages > 30_000, "{at} {flip}: {state:?}");
+                    assert!(state.repairs.iter().any(|said| said.contains("the bitmap names")), "{state:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_changed_bitmap_of_a_few_frames_is_told() {
+    let (_, image) = small();
+    for bit in 0..8 {
+        let dump = with_changed_bitmap(&image, 0, 1 << bit);
+        let state = dump.completeness();
+        assert!(state.misplaced_pages > 0, "bit {bit}: {state:?}");
+    }
+}

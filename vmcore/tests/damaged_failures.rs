@@ -72,6 +72,14 @@ fn wrong(whole: &Report, damaged: &Report) -> Option<String> {
     if kind(damaged) != kind(whole) && !told && !lost {
         return Some(format!("it was {:?}, and is said to be {:?}", kind(whole), kind(damaged)));
     }
+    let misplaced = damaged.findings.iter().any(|finding| finding.code == "KD-DUMP-MISPLACED");
+    let sure = damaged
+        .findings
+        .iter()
+        .find(|finding| finding.confidence == Confidence::Certain && !finding.code.starts_with("KD-DUMP-"));
+    if let Some(sure) = sure.filter(|_| misplaced) {
+        return Some(format!("pages can be those of other frames, and {} is certain", sure.code));
+    }
     let invented = damaged.findings.iter().find(|finding| {
         let is_panic = finding.code.starts_with("KD-PANIC-") && finding.code != "KD-PANIC-UNTOLD";
         let known = whole.findings.iter().any(|known| known.code == finding.code);

@@ -223,7 +223,12 @@ fn missing(done: &Triaged) -> Vec<Missing> {
     }
     let state = &report.dump.completeness;
     let mut why = Vec::new();
-    for (count, words) in [(state.lost_pages, "lost"), (state.corrupt_pages, "corrupt")] {
+    let counts = [
+        (state.lost_pages, "lost"),
+        (state.corrupt_pages, "corrupt"),
+        (state.misplaced_pages, "perhaps those of other frames"),
+    ];
+    for (count, words) in counts {
         if let Some(count) = count.filter(|count| *count > 0) {
             why.push(format!("{} pages are {words}", human::count(count)));
         }

@@ -363,6 +363,7 @@ fn is_partial(report: &Report) -> bool {
 pub fn is_damaged(state: &Completeness) -> bool {
     let some = |n: Option<u64>| n.is_some_and(|n| n > 0);
     some(state.lost_pages)
+        || some(state.misplaced_pages)
         || some(state.corrupt_pages)
         || state.truncated_at.is_some()
         || state.incomplete_flag == Some(true)

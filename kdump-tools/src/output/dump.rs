@@ -80,6 +80,9 @@ pub fn missing_words(state: &Completeness, page_size: u64) -> String {
     if let Some(corrupt) = state.corrupt_pages.filter(|n| *n > 0) {
         missing.push(format!("{} corrupt", human::pages(corrupt, page_size)));
     }
+    if let Some(misplaced) = state.misplaced_pages.filter(|n| *n > 0) {
+        missing.push(format!("{} can be those of other frames", human::pages(misplaced, page_size)));
+    }
     if state.incomplete_flag == Some(true) {
         missing.push("its writer marked it as incomplete".into());
     }
@@ -205,6 +208,7 @@ mod tests {
             announced_pages: Some(1000),
             lost_pages: Some(256),
             corrupt_pages: Some(1),
+            misplaced_pages: Some(2),
             incomplete_flag: Some(true),
             truncated_at: Some(0x1000),
             ..Completeness::default()

@@ -11,6 +11,7 @@ pub fn findings(dump: &DumpInfo) -> Vec<Finding> {
     found.extend(truncated(state, dump));
     found.extend(incomplete(state));
     found.extend(corrupt(state));
+    found.extend(misplaced(state));
     found.extend(repaired(state));
     found.sort_by_key(|finding: &Finding| std::cmp::Reverse(finding.severity));
     found
@@ -86,6 +87,28 @@ fn corrupt(state: &Completeness) -> Option<Finding> {
     )
 }
 
+fn misplaced(state: &Completeness) -> Option<Finding> {
+    let misplaced = state.misplaced_pages.filter(|n| *n > 0)?;
+    let mut finding = Finding::new(
+        "KD-DUMP-MISPLACED",
+        Severity::Critical,
+        Confidence::Certain,
+        "The dump's bitmap is damaged: behind the damage each page is taken for that of another frame.",
+    );
+    finding.evidence = state.repairs.iter().filter(|said| said.contains("descriptors")).cloned().collect();
+    Some(
+        finding
+            .because(format!("any of {misplaced} pages can be another's, so that nothing here is certain"))
+            .next("Compare size and checksum with the file on the host that crashed; copy it again if they differ.")
+            .next("Believe the lines of the log first: what is computed from structures can be nonsense."),
+    )
+}
+
+/// Takes back what was said to be certain or likely of memory whose pages can be those of other frames.
+pub(super) fn doubt<'a>(findings: impl Iterator<Item = &'a mut Finding>) {
+    findings.for_each(|finding| finding.confidence = Confidence::Hint);
+}
+
 fn repaired(state: &Completeness) -> Option<Finding> {
     if state.repairs.is_empty() {
         return None;
@@ -116,6 +139,7 @@ mod tests {
             present_pages: Some(60),
             excluded_pages: Some(40),
             lost_pages: Some(0),
+            misplaced_pages: Some(0),
             incomplete_flag: Some(false),
             ..Completeness::default()
         }
@@ -128,6 +152,12 @@ mod tests {
     #[test]
     fn pages_left_out_on_purpose_are_no_finding() {
         assert_eq!(findings(&dump(whole())), []);
+    }
+
+    #[test]
+    fn pages_that_can_be_another_frame_s_come_before_all_else() {
+        let state = Completeness { misplaced_pages: Some(60), lost_pages: Some(1), ..whole() };
+        assert_eq!(codes(state), ["KD-DUMP-MISPLACED", "KD-DUMP-TRUNCATED"]);
     }
 
     #[test]

@@ -79,6 +79,7 @@ pub fn dump_info(dump: &Dump) -> DumpInfo {
             present_pages: Some(state.present_pages),
             excluded_pages: Some(state.excluded_pages),
             lost_pages: Some(state.lost_pages),
+            misplaced_pages: Some(state.misplaced_pages),
             corrupt_pages: None,
             incomplete_flag: Some(state.incomplete_flag),
             truncated_at: state.truncated_at,

@@ -204,6 +204,7 @@ pub fn triage_followed(
     let mut report = Report::empty(&options.tool, &options.version, &subject.dump.path);
     report.dump = subject.dump.clone();
     report.findings.extend(completeness::findings(&subject.dump));
+    let of_the_file = report.findings.len();
     let mut steps = Steps::new();
 
     progress.step("find the kernel", None);
@@ -258,6 +259,10 @@ pub fn triage_followed(
     report.findings.extend(verdict::in_interrupt(&report));
     if cancel.is_cancelled() {
         report.skip("the rest", "the analysis was interrupted");
+    }
+    if subject.dump.completeness.misplaced_pages > Some(0) {
+        // What is read in pages that can be those of other frames is no evidence.
+        completeness::doubt(report.findings.iter_mut().skip(of_the_file));
     }
     report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     report.signature = signature::of(&report);

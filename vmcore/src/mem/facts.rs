@@ -53,6 +53,8 @@ pub struct Completeness {
     pub excluded_pages: u64,
     /// Frames that are announced, and cut off with the end of the file or with a missing part.
     pub lost_pages: u64,
+    /// Present pages that can be those of other frames, because the bitmap that says whose they are is damaged.
+    pub misplaced_pages: u64,
     /// The writer says that it stopped early.
     pub incomplete_flag: bool,
     /// The length of the file, where it ends before something that it should hold.
@@ -62,9 +64,12 @@ pub struct Completeness {
 }
 
 impl Completeness {
-    /// True where nothing shows that anything is missing that was not left out on purpose.
+    /// True where nothing shows that anything is missing, or in another's place, that was not left out on purpose.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.lost_pages == 0 && !self.incomplete_flag && self.truncated_at.is_none()
+        self.lost_pages == 0
+            && self.misplaced_pages == 0
+            && !self.incomplete_flag
+            && self.truncated_at.is_none()
     }
 }

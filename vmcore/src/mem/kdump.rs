@@ -63,6 +63,27 @@ pub(crate) struct Survey {
     pub(crate) past_end: Option<u64>,
     /// Page descriptors that make no sense.
     pub(crate) nonsense: u64,
+    /// Stored pages of files whose bitmap is not the one that their page descriptors were written for.
+    pub(crate) misplaced: u64,
+    /// One sentence for each such file.
+    pub(crate) miscounts: Vec<String>,
+}
+
+/// What the page descriptors that were looked at say of where pages lie.
+#[derive(Clone, Copy)]
+struct Extent {
+    /// Where the first page begins; nothing is checked of it but that it is behind the first descriptor.
+    lowest: u64,
+    /// Where the last page ends.
+    highest: u64,
+}
+
+impl Extent {
+    const NONE: Self = Self { lowest: u64::MAX, highest: 0 };
+
+    fn join(self, other: Self) -> Self {
+        Self { lowest: self.lowest.min(other.lowest), highest: self.highest.max(other.highest) }
+    }
 }
 
 /// A page descriptor, and where.
@@ -96,6 +117,36 @@ impl Part {
 
     fn data_at(&self) -> u64 {
         self.count.saturating_mul(DESC).saturating_add(self.descriptors_at)
+    }
+
+    /// True where there is a descriptor of this number that could lead to a page behind the descriptors.
+    fn is_descriptor(&self, number: u64, page_size: u64, extent: Extent) -> io::Result<bool> {
+        let at = number.saturating_mul(DESC).saturating_add(self.descriptors_at);
+        let mut one = [0; 24];
+        let got = read_as_far(&*self.source, at, &mut one)?;
+        let desc: PageDesc = zerocopy::transmute!(one);
+        let most = self.source.len().max(extent.highest);
+        Ok(got == one.len()
+            && has_page_shape(&desc, page_size)
+            && (extent.lowest..=most).contains(&desc.offset.get()))
+    }
+
+    /// How many descriptors the file has, where that is not how many its bitmap names. Writers put the first page right
+    /// behind the last descriptor, or a page of zeros before it that no other needs to share.
+    fn miscount(&self, page_size: u64, extent: Extent) -> io::Result<Option<u64>> {
+        let first = extent.lowest.saturating_sub(self.descriptors_at);
+        for bytes in [first, first.saturating_sub(page_size)] {
+            if bytes == 0 || extent.lowest == u64::MAX || !bytes.is_multiple_of(DESC) {
+                continue;
+            }
+            let there = bytes.checked_div(DESC).unwrap_or(0);
+            // The count is that of the descriptors themselves where the last is one, and what follows it is none.
+            let agrees = there == self.count
+                || !self.is_descriptor(there.saturating_sub(1), page_size, extent)?
+                || self.is_descriptor(there, page_size, extent)?;
+            return Ok((!agrees).then_some(there));
+        }
+        Ok(None)
     }
 
     fn check(&self, desc: &PageDesc, at: u64, page_size: u64) -> Result<Codec, Fault> {
@@ -136,6 +187,12 @@ impl Part {
         }
         Ok(codec)
     }
+}
+
+/// True where the descriptor has the length and the codec of a page.
+fn has_page_shape(desc: &PageDesc, page_size: u64) -> bool {
+    let size = u64::from(desc.size.get());
+    size > 0 && size <= page_size && Codec::from_flags(desc.flags.get()).is_some()
 }
 
 impl KdumpMemory {
@@ -360,40 +417,57 @@ impl KdumpMemory {
 /// Looks at a part's descriptors and adds to the survey.
 fn look(part: &Part, page_size: u64, suspect: bool, survey: &mut Survey) -> io::Result<()> {
     let len = part.source.len();
-    let mut all =
-        suspect || part.count <= SURVEY_BATCH || part.data_at() > len || !part.source.gaps().is_empty();
-    if !all {
-        // The last pages lie at the end of the file: where those are whole, nothing was cut. Zero pages all share the
-        // first page's place, and say nothing of the end.
-        let mut tail = Survey::default();
-        let mut end = part.count;
-        let mut highest = 0;
-        while end > 0 && highest <= part.data_at().saturating_add(page_size) {
-            let start = end.saturating_sub(SURVEY_BATCH);
-            highest = highest.max(look_at(part, page_size, start..end, &mut tail)?);
-            end = start;
+    let all = suspect || part.count <= SURVEY_BATCH || part.data_at() > len || !part.source.gaps().is_empty();
+    let extent = if all { None } else { look_at_both_ends(part, page_size, survey)? };
+    let extent = if let Some(extent) = extent {
+        extent
+    } else {
+        let (mut start, mut extent) = (0, Extent::NONE);
+        while start < part.count {
+            let end = start.saturating_add(SURVEY_BATCH).min(part.count);
+            extent = extent.join(look_at(part, page_size, start..end, survey)?);
+            start = end;
         }
-        look_at(part, page_size, 0..BATCH.min(part.count), &mut tail)?;
-        all = tail.lost > 0 || tail.nonsense > 0;
-        if !all {
-            survey.present = survey.present.saturating_add(part.count);
-            survey.codecs.append(&mut tail.codecs);
-            return Ok(());
-        }
-    }
-    let mut start = 0;
-    while start < part.count {
-        let end = start.saturating_add(SURVEY_BATCH).min(part.count);
-        look_at(part, page_size, start..end, survey)?;
-        start = end;
+        extent
+    };
+    if let Some(there) = part.miscount(page_size, extent)? {
+        survey.misplaced = survey.misplaced.saturating_add(part.count);
+        survey.miscounts.push(format!(
+            "the bitmap names {} pages, and {there} page descriptors are there: behind the damage in the bitmap each page is \
+             taken for that of another frame",
+            part.count
+        ));
     }
     Ok(())
 }
 
-/// Looks at some of a part's descriptors; gives the highest end of a page that they name.
-fn look_at(part: &Part, page_size: u64, which: Range<u64>, survey: &mut Survey) -> io::Result<u64> {
+/// Looks at a part's first and last descriptors, which are enough where nothing is wrong with them.
+fn look_at_both_ends(part: &Part, page_size: u64, survey: &mut Survey) -> io::Result<Option<Extent>> {
+    // The last pages lie at the end of the file: where those are whole, nothing was cut. Zero pages all share the first
+    // page's place, and say nothing of the end.
+    let mut tail = Survey::default();
+    let mut end = part.count;
+    let mut extent = Extent::NONE;
+    while end > 0 && extent.highest <= part.data_at().saturating_add(page_size) {
+        let start = end.saturating_sub(SURVEY_BATCH);
+        extent = extent.join(look_at(part, page_size, start..end, &mut tail)?);
+        end = start;
+    }
+    extent = extent.join(look_at(part, page_size, 0..BATCH.min(part.count), &mut tail)?);
+    // One more than there should be: the first page is looked for among all.
+    let more = part.is_descriptor(part.count, page_size, extent)?;
+    if tail.lost > 0 || tail.nonsense > 0 || more {
+        return Ok(None);
+    }
+    survey.present = survey.present.saturating_add(part.count);
+    survey.codecs.append(&mut tail.codecs);
+    Ok(Some(extent))
+}
+
+/// Looks at some of a part's descriptors; gives what they say of where pages lie.
+fn look_at(part: &Part, page_size: u64, which: Range<u64>, survey: &mut Survey) -> io::Result<Extent> {
     let len = part.source.len();
-    let mut highest = 0;
+    let mut extent = Extent::NONE;
     let mut bytes = Vec::new();
     let mut start = which.start;
     while start < which.end {
@@ -406,11 +480,14 @@ fn look_at(part: &Part, page_size: u64, which: Range<u64>, survey: &mut Survey) 
             let desc: PageDesc = zerocopy::transmute!(*desc);
             let at = number.saturating_mul(DESC).saturating_add(part.descriptors_at);
             let end = desc.offset.get().saturating_add(desc.size.get().into());
+            if has_page_shape(&desc, page_size) && desc.offset.get() > part.descriptors_at {
+                extent.lowest = extent.lowest.min(desc.offset.get());
+            }
             match part.check(&desc, at, page_size) {
                 Ok(codec) => {
                     survey.codecs.insert(codec);
                     survey.present = survey.present.saturating_add(1);
-                    highest = highest.max(end);
+                    extent.highest = extent.highest.max(end);
                 }
                 Err(Fault::Lost(_)) => {
                     survey.lost = survey.lost.saturating_add(1);
@@ -443,5 +520,5 @@ fn look_at(part: &Part, page_size: u64, which: Range<u64>, survey: &mut Survey) 
             start = resume;
         }
     }
-    Ok(highest)
+    Ok(extent)
 }

@@ -255,6 +255,7 @@ fn assemble_elf(file: Unwrapped, options: &OpenOptions) -> Result<Dump, OpenErro
         present_pages: tally.present,
         excluded_pages: tally.excluded,
         lost_pages: tally.lost,
+        misplaced_pages: 0,
         incomplete_flag: core.incomplete,
         truncated_at: file.cut.as_ref().map(|(_, at)| *at).or_else(|| past_end.then_some(len)),
         repairs,
@@ -389,6 +390,7 @@ fn assemble_kdump(
     if survey.nonsense > 0 {
         repairs.push(format!("{} page descriptors make no sense; their pages are corrupt", survey.nonsense));
     }
+    repairs.extend(survey.miscounts);
     if unknown > 0 {
         repairs.push(format!(
             "the bitmaps are cut; of {unknown} frames it is not known whether they are RAM or stored"
@@ -406,6 +408,7 @@ fn assemble_kdump(
         present_pages: survey.present,
         excluded_pages: excluded,
         lost_pages: survey.lost,
+        misplaced_pages: survey.misplaced,
         incomplete_flag: incomplete,
         truncated_at: cut_at.or(survey.past_end),
         repairs,

@@ -41,6 +41,9 @@ pub struct Completeness {
     pub excluded_pages: Option<u64>,
     /// Frames announced and cut off with the end of the file or with a missing part.
     pub lost_pages: Option<u64>,
+    /// Frames present whose bytes can be another frame's, because the bitmap that says whose they are is damaged.
+    #[serde(default)]
+    pub misplaced_pages: Option<u64>,
     /// Frames whose bytes do not decode, of those that were read; `null` where no page was read.
     pub corrupt_pages: Option<u64>,
     /// True where the writer itself marked the file as not finished.

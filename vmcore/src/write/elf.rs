@@ -48,7 +48,7 @@ pub(super) fn write(
     let size = dump.page_size();
     let data_at = notes_at.saturating_add(notes_len).next_multiple_of(size);
 
-    let incomplete = written.unreadable > 0 || classes.lost > 0;
+    let incomplete = [written.unreadable, classes.lost, dump.completeness().misplaced_pages] != [0; 3];
     sink.put(0, &file_header(dump, count, sections_at, crowded, incomplete)).map_err(WriteError::at(0))?;
     let mut bytes = header(4, notes_at, 0, 0, notes_len, notes_len);
     let (mut at, mut offset) = (headers_at, data_at);

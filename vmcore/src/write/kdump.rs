@@ -243,8 +243,8 @@ pub(super) fn write(
     written.bytes = at;
     let told = written.pages.saturating_add(written.unreadable).saturating_add(written.cut_off);
     written.no_room = all.saturating_sub(told);
-    let missing = [written.unreadable, written.no_room, written.cut_off, classes.lost];
-    if missing == [0; 4] {
+    let misplaced = dump.completeness().misplaced_pages;
+    if [written.unreadable, written.no_room, written.cut_off, classes.lost, misplaced] == [0; 5] {
         head(false, sink)?;
     }
     sink.finish(written.bytes).map_err(WriteError::at(written.bytes))?;

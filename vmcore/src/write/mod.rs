@@ -123,6 +123,8 @@ pub struct Written {
     pub no_room: u64,
     /// Frames for which [`Options::limit`] left no room: the output says that they are missing.
     pub cut_off: u64,
+    /// Pages of the source that can be those of other frames: the output says that it is not whole.
+    pub misplaced: u64,
 }
 
 /// Why a dump can't be written.
@@ -179,11 +181,13 @@ pub fn write(
     let whole = 0..dump.end_pfn().0;
     let frames = options.part.clone().unwrap_or(whole);
     watch.1.step("write", Some(classes.kept.count(frames.clone())));
-    match options.form {
+    let mut written = match options.form {
         Form::Kdump(codec) => kdump::write(dump, classes, texts, codec, frames, options, sink, watch),
         Form::Elf => elf::write(dump, classes, texts, direct, frames, options, sink, watch),
         Form::Image => image::write(dump, classes, frames, options, sink, watch),
-    }
+    }?;
+    written.misplaced = dump.completeness().misplaced_pages;
+    Ok(written)
 }
 
 /// A part begins where the bits of its frames begin a byte of the bitmaps: crash moves a part's bitmap by whole bytes

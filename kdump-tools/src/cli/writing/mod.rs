@@ -509,8 +509,15 @@ pub(super) fn ending(done: &[Done], lost: u64, source: &Path, context: &Context)
             "the size that was allowed leaves no room for {cut_off} pages, which are marked as missing"
         ));
     }
+    let misplaced = done.iter().any(|done| done.written.misplaced > 0);
+    if misplaced {
+        context.output.warn(&format!(
+            "the bitmap of {} is damaged: pages were written as those of other frames; kdt info says more",
+            source.display()
+        ));
+    }
     if lost + unreadable == 0 {
-        return if cut_off > 0 { Exit::Partial } else { Exit::Done };
+        return if cut_off > 0 || misplaced { Exit::Partial } else { Exit::Done };
     }
     let why = done.iter().find_map(|done| done.written.first_unreadable.as_ref());
     let why = why.map(|why| format!(": {why}")).unwrap_or_default();
