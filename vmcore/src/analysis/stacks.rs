@@ -20,7 +20,7 @@ pub(super) fn frames(unwinder: &Unwinder<'_>, stack: &Stack, from: usize) -> Vec
             file: None,
             line: None,
             inlined: false,
-            stack: Some(frame.stack.to_string()),
+            stack: Some(frame.stack.name().into()),
             interrupted: matches!(frame.kind, FrameKind::Interrupted { .. }),
         }
     };

@@ -1,5 +1,6 @@
 //! The state of the kernel when it died: what it said, what its CPUs and tasks were at.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -146,7 +147,7 @@ pub struct Frame {
     /// True for a function that the compiler inlined.
     pub inlined: bool,
     /// Which stack it is on: `task`, `irq`, `nmi`, `#DF`, `entry`, …; `null` where that is not known.
-    pub stack: Option<String>,
+    pub stack: Option<Cow<'static, str>>,
     /// True where an interrupt or exception hit: `pc` is the instruction itself and not where a call returns to.
     pub interrupted: bool,
 }

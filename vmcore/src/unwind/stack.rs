@@ -47,9 +47,11 @@ pub enum StackKind {
     Unknown,
 }
 
-impl fmt::Display for StackKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl StackKind {
+    /// `task`, `irq`, `nmi`, …
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Task => "task",
             Self::Irq => "irq",
             Self::DoubleFault => "double fault",
@@ -59,7 +61,13 @@ impl fmt::Display for StackKind {
             Self::Vc => "vc",
             Self::Entry => "entry",
             Self::Unknown => "unknown",
-        })
+        }
+    }
+}
+
+impl fmt::Display for StackKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -332,7 +340,7 @@ impl<'a> Reader<'a> {
             return self.memory.read_u64(KVirtAddr(at)).map_err(|why| unreadable(at, &why));
         }
         if !matches!(&self.kept, Some((kept, _)) if *kept == page) {
-            let mut bytes = vec![0; 4096];
+            let mut bytes = self.kept.take().map_or_else(|| vec![0; 4096], |(_, bytes)| bytes);
             self.memory.read(KVirtAddr(page), &mut bytes).map_err(|why| unreadable(at, &why))?;
             self.kept = Some((page, bytes));
         }

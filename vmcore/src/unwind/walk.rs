@@ -9,6 +9,8 @@ use crate::format::prstatus::Registers;
 
 /// Frames of one stack at most. A stack that recursion used up has about a thousand.
 const FRAMES: usize = 4096;
+/// Frames that most stacks have no more than.
+const USUAL_FRAMES: usize = 32;
 
 /// What is known of a frame.
 #[derive(Clone, Debug)]
@@ -156,7 +158,8 @@ impl<'a> Unwinder<'a> {
     }
 
     fn walk(&self, mut reader: Reader<'a>, start: State, kind: FrameKind) -> Stack {
-        let mut frames: Vec<Frame> = Vec::new();
+        // Room for all frames of most stacks: growing meets the locks of the allocator that other threads hold.
+        let mut frames: Vec<Frame> = Vec::with_capacity(USUAL_FRAMES);
         let mut doubts = Vec::new();
         let (mut state, mut kind, mut trust, mut sure) = (start, kind, Trust::Regs, true);
         let end = loop {

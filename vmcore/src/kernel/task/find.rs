@@ -52,7 +52,8 @@ impl Offsets {
 
 /// A task that was read.
 pub(super) struct Record {
-    pub(super) view: TaskView,
+    /// Apart: it is large, and records are moved as they are put in order.
+    pub(super) view: Box<TaskView>,
     pub(super) found: Sources,
 }
 
@@ -206,7 +207,7 @@ impl Finder<'_, '_> {
             .is_none_or(|(before, _)| checked && !matches!(before.source, Source::List | Source::Threads))
     }
 
-    fn read(&self, candidate: &Candidate) -> Result<TaskView, String> {
+    fn read(&self, candidate: &Candidate) -> Result<Box<TaskView>, String> {
         let Candidate { kaddr, source, link, .. } = *candidate;
         if !is_kernel(kaddr) || kaddr.0 & 7 != 0 {
             return Err(format!("no task can be at {kaddr}"));
@@ -220,7 +221,7 @@ impl Finder<'_, '_> {
             }
             Source::RunQueue | Source::Relatives => view.is_plausible(),
         };
-        if fits { Ok(view) } else { Err(format!("what is at {kaddr} is no task")) }
+        if fits { Ok(Box::new(view)) } else { Err(format!("what is at {kaddr} is no task")) }
     }
 
     /// What is found without any list: the run queues' tasks and the table of process ids.
@@ -278,7 +279,7 @@ impl Finder<'_, '_> {
             let node = |at| self.node(at, inside, |view| node(&view.tasks_next, &view.tasks_prev));
             list::walk_with(&node, head, self.limits.tasks)
         };
-        self.take(&walk, inside, Source::List);
+        self.take(&walk.items, inside, Source::List);
         if !walk.end.is_complete() {
             self.broken = true;
             self.found.gap("the list of tasks", walk.end.to_string());
@@ -297,14 +298,14 @@ impl Finder<'_, '_> {
         known.map_or_else(|| list::read(self.memory, at), Ok)
     }
 
-    fn take(&mut self, walk: &Walk<KVirtAddr>, inside: u64, source: Source) {
+    fn take(&mut self, nodes: &[KVirtAddr], inside: u64, source: Source) {
         let candidate = |at: &KVirtAddr| Candidate {
             kaddr: KVirtAddr(at.0.wrapping_sub(inside)),
             source,
             number: None,
             link: None,
         };
-        let candidates: Vec<Candidate> = walk.items.iter().map(candidate).collect();
+        let candidates: Vec<Candidate> = nodes.iter().map(candidate).collect();
         self.load(&candidates);
     }
 
@@ -324,12 +325,13 @@ impl Finder<'_, '_> {
                 (*signal, self.signals.read(self.memory, *signal), self.group(*signal, *member))
             })
             .collect();
-        let inside = self.offsets.thread_node;
+        // All at once: most processes have one thread, which is not worth handing to another core.
+        let nodes: Vec<KVirtAddr> = groups.iter().flat_map(|(_, _, walk)| &walk.items).copied().collect();
+        self.take(&nodes, self.offsets.thread_node, Source::Threads);
         let mut broken: Option<String> = None;
         for (signal, view, walk) in groups {
             self.groups.insert(signal);
             let has = walk.items.len();
-            self.take(&walk, inside, Source::Threads);
             if let Ok(view) = view {
                 if let Some(should) = view.nr_threads.as_ref()
                     && usize::try_from(*should).is_ok_and(|should| should > has)

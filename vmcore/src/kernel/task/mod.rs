@@ -316,7 +316,8 @@ pub fn read(memory: &KernelMemory<'_>, description: &Description, percpu: &PerCp
     let context = Context { found: &found, others: &others, cpus: &cpus, running, now: cpus.now_ns() };
     let records: Vec<(&KVirtAddr, &Record)> = found.records.iter().collect();
     let mut tasks: Vec<Task> = records.par_iter().map(|(at, record)| context.task(**at, record)).collect();
-    tasks.sort_by_key(|task| (task.pid, task.cpu, task.kaddr));
+    // A task is large: its key is put in order first, and the task moved once.
+    tasks.sort_by_cached_key(|task| (task.pid, task.cpu, task.kaddr));
     let by_kaddr = tasks.iter().enumerate().map(|(at, task)| (task.kaddr, at)).collect();
     gaps.extend(found.gaps);
     let (lost, lost_count, counted) = (found.lost, found.lost_count, found.counted);

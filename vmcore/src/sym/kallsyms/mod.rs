@@ -251,8 +251,11 @@ impl Kallsyms {
         if self.is_per_cpu(nearest) || address.0.checked_sub(nearest)? > FARTHEST {
             return None;
         }
-        let first = self.addresses.partition_point(|a| *a < nearest);
-        self.get(first).filter(|s| s.size.is_none_or(|size| address.0.saturating_sub(nearest) < size))
+        // Aliases are few: the first of them is near.
+        let first =
+            self.addresses.get(..after)?.iter().rposition(|a| *a < nearest).map_or(0, |before| before + 1);
+        self.named(first, after)
+            .filter(|s| s.size.is_none_or(|size| address.0.saturating_sub(nearest) < size))
     }
 
     /// The per-CPU variable that an address belongs to, before a CPU's offset is added.
@@ -289,8 +292,13 @@ impl Kallsyms {
 
     fn get(&self, symbol: usize) -> Option<Symbol> {
         let address = *self.addresses.get(symbol)?;
+        self.named(symbol, self.addresses.partition_point(|a| *a <= address))
+    }
+
+    /// The symbol of this number; that of the number `next` is the first behind its address.
+    fn named(&self, symbol: usize, next: usize) -> Option<Symbol> {
+        let address = *self.addresses.get(symbol)?;
         let (letter, name) = self.tokens.expand(self.compressed(symbol)?);
-        let next = self.addresses.partition_point(|a| *a <= address);
         let per_cpu = self.is_per_cpu(address);
         let size = self.addresses.get(next).and_then(|next| {
             let end = match self.per_cpu {
