@@ -13,12 +13,16 @@ use crate::exit::Failure;
 /// # Errors
 /// A value that JSON can't hold, which is a bug.
 pub fn text(document: &impl Serialize) -> Result<String, Failure> {
-    let plain = serde_json::to_string_pretty(document)
+    let mut plain = serde_json::to_string_pretty(document)
         .map_err(|error| Failure::internal(format!("the JSON document can't be written: {error}")))?;
+    // Most documents are plain ASCII, some of many megabytes; of others nearly all lines are.
+    if is_plain(&plain) {
+        plain.push('\n');
+        return Ok(plain);
+    }
     let mut text = String::with_capacity(plain.len() + 1);
     for line in plain.split_inclusive('\n') {
-        // Nearly all lines of a document of many megabytes are plain ASCII.
-        if line.bytes().all(|b| matches!(b, b' '..=b'~' | b'\n')) {
+        if is_plain(line) {
             text.push_str(line);
         } else {
             escape_into(&mut text, line);
@@ -26,6 +30,12 @@ pub fn text(document: &impl Serialize) -> Result<String, Failure> {
     }
     text.push('\n');
     Ok(text)
+}
+
+/// True where nothing is to be escaped. Pieces without a way out of their middle are compared many bytes at a time.
+fn is_plain(text: &str) -> bool {
+    let is_harmless = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n');
+    text.as_bytes().chunks(256).all(|piece| piece.iter().fold(true, |all, byte| all & is_harmless(byte)))
 }
 
 fn escape_into(text: &mut String, line: &str) {
