@@ -216,10 +216,11 @@ fn cause_of(lines: &[Line<'_>], panic_at: usize) -> usize {
 /// The first sign of a kind in the time before a panic; of those that repeat while the machine lives on, the last.
 fn first_sign(lines: &[Line<'_>], panic_at: usize, kind: PanicKind) -> Option<usize> {
     let from = panic_at.saturating_sub(SIGN_LINES);
-    let mut candidates = (from..panic_at)
-        .rev()
-        .take_while(|at| within(lines, *at, panic_at))
-        .filter(|at| lines.get(*at).is_some_and(|l| l.word == Word::Sign(kind)));
+    let mut candidates = (from..panic_at).rev().take_while(|at| within(lines, *at, panic_at)).filter(|at| {
+        lines.get(*at).is_some_and(|l| {
+            l.word == Word::Sign(kind) || kind == PanicKind::Warn && words::is_report(&l.text, l.word)
+        })
+    });
     match kind {
         // One round of the detector prints all tasks, and an error's record has many lines: the first of them is the cause.
         PanicKind::HungTask | PanicKind::Mce => candidates.last(),
@@ -298,7 +299,11 @@ fn tell(lines: &[Line<'_>], cause_at: usize, panic_at: Option<usize>) -> LoggedP
     let cause_word = lines.get(cause_at).map_or(Word::Nothing, |l| l.word);
     let own_kind = match cause_word {
         Word::Panic(kind, _) | Word::Oops(kind) | Word::Sign(kind) => kind,
-        Word::EndTrace | Word::Nothing => PanicKind::Other,
+        // Of what only a setting made a panic, the panic tells the kind.
+        Word::EndTrace | Word::Nothing => match panic_at.and_then(|at| lines.get(at)).map(|l| l.word) {
+            Some(Word::Panic(kind, _)) => kind,
+            _ => PanicKind::Other,
+        },
     };
     let (kind, kind_at) = refine(lines, cause_at, own_kind);
     let is_oops = matches!(cause_word, Word::Oops(_));

@@ -222,6 +222,24 @@ CPU: 0 UID: 0 PID: 9 Comm: x Not tainted 6.12.0 #1
     assert_eq!(panic.message, "memcpy: detected buffer overflow: 32 byte write of buffer size 16");
 }
 
+/// The words are those of `mm/kasan/report.c` and `lib/ubsan.c` of 6.12.
+#[test]
+fn a_report_that_panic_on_warn_made_a_panic_is_its_headline() {
+    for (report, origin) in [
+        ("BUG: KASAN: slab-use-after-free in late+0x1b/0x30 [x]", "KASAN"),
+        ("BUG: scheduling while atomic: x/9/0x00000002", "scheduling while atomic"),
+        ("UBSAN: array-index-out-of-bounds in x.c:9:2", "UBSAN"),
+    ] {
+        let text = format!(
+            "WARNING: CPU: 0 PID: 8 at y.c:1 y+0x1/0x2\n---[ end trace 0000000000000000 ]---\n{report}\n\
+             CPU: 0 UID: 0 PID: 9 Comm: x Not tainted 6.12.0 #1\nCall Trace:\n late+0x1b/0x30 [x]\n\
+             Kernel panic - not syncing: {origin}: panic_on_warn set ...\n"
+        );
+        let panic = told(&text);
+        assert_eq!((panic.kind, panic.message.as_str(), panic.pid), (PanicKind::Warn, report, Some(9)));
+    }
+}
+
 #[test]
 fn what_only_happens_to_stand_before_a_bug_is_not_its_headline() {
     let text = "
