@@ -209,6 +209,9 @@ fn headline(done: &Triaged) -> String {
     match (&report.error, &report.panic) {
         (Some(error), _) => format!("{name}: not usable: {}", error.message),
         (None, Some(panic)) => format!("{name}{kernel}: {}: {}", panic.kind.word(), panic.message),
+        (None, None) if report::is_untold(report) => {
+            format!("{name}{kernel}: it crashed, and its log does not tell of what")
+        }
         (None, None) => format!("{name}{kernel}: no panic was found in its log"),
     }
 }

@@ -121,11 +121,11 @@ fn overdue(cpus: &[CpuTimers], after_panic_s: Option<f64>) -> Option<Finding> {
     let names: Vec<String> = all.iter().map(|(cpu, _)| cpu.to_string()).collect();
     let whose = match all.len() {
         0 => return None,
-        1 => format!("CPU {} has timers that are", names.concat()),
-        _ => format!("CPUs {} have timers that are", names.join(", ")),
+        1 => format!("CPU {} ran none of its timers", names.concat()),
+        _ => format!("CPUs {} ran none of their timers", names.join(", ")),
     };
-    let title =
-        format!("{whose} overdue by more than {OVERDUE:.0} s: they handled no timer interrupt for so long.");
+    // Interrupts can have been handled all the time: timers run in softirqs, with PREEMPT_RT in a thread.
+    let title = format!("{whose} for more than {OVERDUE:.0} s.");
     let mut finding = Finding::new("KD-TIMER-OVERDUE", Severity::Warning, Confidence::Hint, title);
     for (cpu, by) in all {
         finding = finding.by_hand_crash(format!("timer -C {cpu}"));
@@ -134,7 +134,7 @@ fn overdue(cpus: &[CpuTimers], after_panic_s: Option<f64>) -> Option<Finding> {
         finding = finding.because(format!("the next timer of CPU {cpu} should have come {by:.1} s earlier"));
     }
     Some(
-        finding.next("Look at what that CPU is at, with interrupts or softirqs off: kdt triage --only cpus."),
+        finding.next("Look at what that CPU is at, with interrupts or softirqs off or (PREEMPT_RT) at a higher priority: kdt triage --only cpus."),
     )
 }
 

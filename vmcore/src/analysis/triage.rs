@@ -254,6 +254,8 @@ pub fn triage_followed(
 
     taint::explain(&mut report, logged.as_ref().ok());
     verdict::explain_nmi(&mut report);
+    panic::fault::explain(&mut report, description.as_ref());
+    panic::fault::explain_poison(&mut report);
     verdict::explain_call(&mut report);
     verdict::explain_module(&mut report);
     report.findings.extend(verdict::in_interrupt(&report));
@@ -343,13 +345,13 @@ fn fill_panic(
             report.findings.push(verdict::finding(&found));
             report.panic = Some(found.to_report());
         }
-        None => report.findings.push(no_panic(crashed)),
+        None => report.findings.push(no_panic(crashed, panic::last_trouble(log))),
     }
 }
 
-fn no_panic(crashed: bool) -> Finding {
+fn no_panic(crashed: bool, trouble: Option<String>) -> Finding {
     if crashed {
-        return Finding::new(
+        let mut finding = Finding::new(
             "KD-PANIC-UNTOLD",
             Severity::Error,
             Confidence::Certain,
@@ -361,6 +363,10 @@ fn no_panic(crashed: bool) -> Finding {
         .by_hand_crash("log")
         .by_hand_crash("bt -a")
         .by_hand_drgn("prog.crashed_thread().stack_trace()");
+        let last =
+            trouble.map(|line| format!("the last trouble that it tells of, which need not be why: {line}"));
+        finding.evidence.extend(last);
+        return finding;
     }
     Finding::new(
         "KD-NO-PANIC",

@@ -1,8 +1,8 @@
 //! The finding that a panic makes: what it means, and what to do next.
 
-use super::other_panic;
-use super::panic::LoggedPanic;
-use crate::report::{Confidence, Finding, PanicKind, Report, Severity};
+use super::known_words;
+use super::panic::{LoggedPanic, fault};
+use crate::report::{Confidence, Finding, Frame, PanicKind, Report, Severity};
 
 /// The code, what it means, and the next steps of a kind of panic.
 struct Meaning {
@@ -19,9 +19,19 @@ pub fn finding(panic: &LoggedPanic) -> Finding {
     let confidence = if panic.panic_line.is_some() { Confidence::Certain } else { Confidence::Likely };
     let mut finding = Finding::new(meaning.code, Severity::Critical, confidence, meaning.title);
     finding.evidence = panic.evidence.iter().map(|line| line.text.clone()).collect();
-    let finding = by_hand(finding.next(meaning.next), panic);
+    let mut finding = by_hand(finding.next(meaning.next), panic);
     match panic.kind {
-        PanicKind::Other => other_panic::explain(finding, &panic.message),
+        PanicKind::Other => known_words::explain(finding, &panic.message),
+        PanicKind::Bug => known_words::explain_bug(finding, &panic.message),
+        PanicKind::Warn => known_words::explain_warning(finding, &panic.message),
+        PanicKind::PageFault => {
+            let known = panic.printed.error_code.and_then(|code| fault::meaning(code, panic.fault_address()));
+            if let Some((title, next)) = known {
+                title.clone_into(&mut finding.title);
+                finding.next = vec![next.to_owned()];
+            }
+            finding
+        }
         _ => finding,
     }
 }
@@ -69,7 +79,9 @@ pub(super) fn explain_call(report: &mut Report) {
         return;
     }
     let mut frames = panic.backtrace.iter();
-    let place = frames.next().filter(|frame| frame.interrupted && frame.symbol.is_none());
+    let at_fault = |frame: &Frame| frame.pc.is_some() && frame.pc == panic.fault_address;
+    let place =
+        frames.next().filter(|frame| frame.interrupted && (frame.symbol.is_none() || at_fault(frame)));
     let (Some(pc), Some(caller)) =
         (place.and_then(|frame| frame.pc), frames.next().filter(|caller| caller.sure))
     else {
@@ -174,7 +186,7 @@ fn meaning(kind: PanicKind) -> Meaning {
         PanicKind::Bug => (
             "KD-PANIC-BUG",
             "The kernel found itself in a state that must not be (BUG).",
-            "Look up the file and line of the message in the source of that release.",
+            "Look up the file and line of the BUG in the source of that release.",
         ),
         PanicKind::Warn => (
             "KD-PANIC-WARN",

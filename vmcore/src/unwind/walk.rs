@@ -218,19 +218,21 @@ impl<'a> Unwinder<'a> {
             let regs = encoded_registers(reader, state);
             return regs.map(|step| (step, Trust::FramePointer)).ok_or(None);
         };
+        // A call through a bad pointer: all that has happened is that the return address was pushed. What is called can be data of
+        // a module, for which a table has an entry all the same.
+        if state.exact
+            && !self.is_text(state.ip)
+            && reader.word(state.sp).is_ok_and(|ip| self.follows_call(ip) == Some(true))
+        {
+            return self
+                .follow(reader, state, Rule::FIRST_INSTRUCTION)
+                .map(|s| (s, Trust::Orc))
+                .map_err(Some);
+        }
         match tables.at(state.looked_up()) {
             Answer::Rule(rule) => self.follow(reader, state, rule).map(|s| (s, Trust::Orc)).map_err(Some),
             Answer::None(why) => Err(Some(Failed::new(state.ip, why))),
-            Answer::NotText => {
-                // A call through a bad pointer: all that has happened is that the return address was pushed.
-                if state.exact && reader.word(state.sp).is_ok_and(|ip| self.follows_call(ip) == Some(true)) {
-                    return self
-                        .follow(reader, state, Rule::FIRST_INSTRUCTION)
-                        .map(|s| (s, Trust::Orc))
-                        .map_err(Some);
-                }
-                Err(Some(Failed::new(state.ip, "it is in no code that has ORC entries")))
-            }
+            Answer::NotText => Err(Some(Failed::new(state.ip, "it is in no code that has ORC entries"))),
         }
     }
 

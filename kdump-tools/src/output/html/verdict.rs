@@ -8,13 +8,14 @@ use vmcore::report::{CodeLine, Finding, Panic, Report, TaskRef};
 
 use super::text::show;
 use super::{View, generic};
-use crate::output::report::operand_words;
+use crate::output::report::{is_untold, operand_words, ran_by};
 
 /// What happened, in one line.
 pub(super) fn headline(report: &Report) -> String {
     match (&report.error, &report.panic) {
         (Some(error), _) => format!("not usable: {}", error.message),
         (None, Some(panic)) => format!("{}: {}", panic.kind.word(), panic.message),
+        (None, None) if is_untold(report) => "crashed, and its log does not tell of what".into(),
         (None, None) if report.log.records.is_some() => "no panic".into(),
         (None, None) => "no verdict".into(),
     }
@@ -29,7 +30,7 @@ pub(super) fn task_words(task: &TaskRef) -> String {
 /// The verdict, the findings, and what is missing.
 pub(super) fn part(view: &View<'_>) -> Markup {
     let report = view.report;
-    let calm = report.error.is_none() && report.panic.is_none();
+    let calm = report.error.is_none() && report.panic.is_none() && !is_untold(report);
     html! {
         div.verdict.calm[calm] {
             p.path { (show(&report.dump.path)) }
@@ -41,6 +42,8 @@ pub(super) fn part(view: &View<'_>) -> Markup {
                 (who(view))
                 (generic::members(view.get("/panic"), &["kind", "message", "cpu", "task", "backtrace", "instruction", "registers", "culprit"]))
                 (scene(panic))
+            } @else if is_untold(report) {
+                h1 { span.kind { "crashed" } " The log does not tell of what" }
             } @else if report.log.records.is_some() {
                 h1 { span.kind { "no panic" } " The log shows no panic" }
                 p { "This is a dump of a running or a hung machine." }
@@ -83,7 +86,7 @@ fn who(view: &View<'_>) -> Markup {
                 dt { "From" }
                 dd { @if let Some(function) = &culprit.function { code { (show(function)) } " " }
                     @if let Some(module) = &culprit.module { "in module " code { (show(module)) } " " }
-                    @if let Some(task) = &culprit.task { "run by " (show(&task_words(task))) " " }
+                    @if let Some(task) = &culprit.task { (ran_by(panic, culprit)) " " (show(&task_words(task))) " " }
                     "(" (culprit.confidence.word()) ": " (show(&culprit.because)) ")" }
             }
         }

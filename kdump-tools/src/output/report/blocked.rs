@@ -71,9 +71,16 @@ fn blocker(report: &Report, names: &BTreeMap<i64, &str>, one: &vmcore::report::B
     let behind = one.all.saturating_sub(one.direct);
     let more = if behind > 0 { format!(" ({behind} more behind them)") } else { String::new() };
     let waits = if one.direct == 1 { "waits" } else { "wait" };
-    let hint = if held.iter().any(|edge| edge.sure) { "holds" } else { "held, or still holds," };
+    // With PREEMPT_RT others wait behind a writer that does not have the lock either.
+    let mut own = report.blocked.iter().flat_map(|b| &b.edges).filter(|edge| edge.waiter == one.pid);
+    let is_next = own.any(|own| held.iter().any(|edge| own.lock.kaddr.is_some() && own.lock == edge.lock));
+    let (hint, whom) = match (is_next, held.iter().any(|edge| edge.sure)) {
+        (true, _) => ("is the first that waits for", "behind it"),
+        (false, true) => ("holds", "for it"),
+        (false, false) => ("held, or still holds,", "for it"),
+    };
     format!(
-        "{} {hint} {what}; {} {waits} for it{more}; it is in state {}{}",
+        "{} {hint} {what}; {} {waits} {whom}{more}; it is in state {}{}",
         task(names, one.pid),
         one.direct,
         escape(one.state.as_deref().unwrap_or("?")),

@@ -2,13 +2,22 @@
 
 use std::fmt::Write as _;
 
-use vmcore::report::{CodeLine, Event, Instruction, Operand, Panic, Report};
+use vmcore::report::{CodeLine, Culprit, Event, Instruction, Operand, Panic, Report};
 
 use super::{Page, task_words};
 use crate::output::escape::escape;
 
 /// Columns for an instruction's bytes.
 const BYTES: usize = 30;
+
+/// How a function came to run beside a task: by the task itself, or in an interrupt, with which the task need not have to do.
+#[must_use]
+pub(in crate::output) fn ran_by(panic: &Panic, culprit: &Culprit) -> &'static str {
+    let own = panic.backtrace.iter().find(|frame| frame.symbol == culprit.function);
+    let in_interrupt =
+        culprit.function.is_some() && own.is_some_and(|frame| frame.stack.as_deref() == Some("irq"));
+    if in_interrupt { "in an interrupt that came upon" } else { "run by" }
+}
 
 /// `[rax + 0x10] is at 0x10: NULL + 0x10, which the kernel could not use.` Not escaped.
 #[must_use]
@@ -48,7 +57,8 @@ impl Page {
                 (None, None) => None,
             });
             let task = culprit.task.as_ref().and_then(task_words);
-            words.extend(task.map(|task| if words.is_empty() { task } else { format!("run by {task}") }));
+            let how = ran_by(panic, culprit);
+            words.extend(task.map(|task| if words.is_empty() { task } else { format!("{how} {task}") }));
             self.wrapped(out, indent, &format!("from {} ({})", words.join(" "), culprit.confidence.word()));
         }
     }

@@ -12,7 +12,7 @@ mod pages;
 mod storage;
 mod tasks;
 
-pub(super) use fault::operand_words;
+pub(super) use fault::{operand_words, ran_by};
 pub use pages::Pages;
 
 use std::collections::BTreeMap;
@@ -160,9 +160,16 @@ pub fn verdict_in_short(report: &Report) -> String {
     match (&report.error, &report.panic) {
         (Some(_), _) => "NOT USABLE".to_owned(),
         (None, Some(panic)) => format!("{}: {}", panic.kind.word(), escape(&panic.message)),
+        (None, None) if is_untold(report) => "crashed, and its log does not tell of what".into(),
         (None, None) if report.log.records.is_some() => "no panic".into(),
         (None, None) => "no verdict".into(),
     }
+}
+
+/// True where the kernel crashed, and its log does not tell of what.
+#[must_use]
+pub fn is_untold(report: &Report) -> bool {
+    report.findings.iter().any(|finding| finding.code == "KD-PANIC-UNTOLD")
 }
 
 struct Page {
@@ -208,6 +215,10 @@ impl Page {
                     self.scene_in_short(&mut out, panic);
                 }
                 out
+            }
+            None if is_untold(report) => {
+                let words = "the kernel crashed, and its log does not tell of what.";
+                format!("{} {words}\n", self.painter.paint(Style::Bad, "CRASHED:"))
             }
             None if report.log.records.is_some() => {
                 let words = "the log shows no panic: a dump of a running or a hung machine?";

@@ -48,13 +48,13 @@ fn by_hand(finding: Finding, waiting: &Waiting<'_>) -> Finding {
             .by_hand_crash(behind.crash.clone())
             .by_hand_drgn(format!("prog.stack_trace({pid})"));
     }
-    let Some(wait) = &waiting.wait else {
+    let (Some(wait), Some(whole)) = (&waiting.wait, waiting.whole) else {
         return finding
             .by_hand_crash(format!("bt -FF {pid}"))
             .by_hand_drgn(format!("prog.stack_trace({pid})"));
     };
-    let of = wait.kind.structure();
-    let lock = Address(wait.lock.0);
+    let of = whole.structure;
+    let lock = Address(whole.at.0);
     let object = format!("Object(prog, \"struct {of}\", address={lock})");
     // The owner's `task_struct`, with flags in its lowest bits.
     let object =
@@ -135,11 +135,16 @@ fn blocker(context: &Context<'_>, waits: &Waits<'_>, root: &super::graph::Root) 
     let more = if behind > 0 { format!(", and {behind} more wait for these") } else { String::new() };
     let waiters =
         if root.direct == 1 { "1 task waits".to_owned() } else { format!("{} tasks wait", root.direct) };
-    let title =
-        format!("{waiters} for what {} holds{more}, the longest for {}.", named(task), seconds(oldest));
+    let own = waits.waiting.iter().find(|one| one.task.kaddr == root.task);
+    let is_next = own.is_some_and(|own| direct.iter().any(|one| own.is_next_for_what(one)));
+    let place = if is_next {
+        format!("behind {}, which waits for the same lock", named(task))
+    } else {
+        format!("for what {} holds", named(task))
+    };
+    let title = format!("{waiters} {place}{more}, the longest for {}.", seconds(oldest));
     let mut finding = Finding::new("KD-HANG-BLOCKED-BY", severity, confidence, title);
     finding.evidence.extend(direct.iter().take(LINES).map(|waiting| edge(waiting)));
-    let own = waits.waiting.iter().find(|one| one.task.kaddr == root.task);
     let does = match (task.running_on, own) {
         (Some(cpu), _) => format!("{} runs on CPU {cpu}", named(task)),
         (None, Some(own)) => {

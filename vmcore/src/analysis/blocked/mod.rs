@@ -6,8 +6,10 @@ mod flush;
 mod graph;
 mod object;
 mod place;
+mod rt;
 mod what;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rayon::prelude::*;
@@ -47,6 +49,8 @@ struct Waiting<'a> {
     wait: Option<Wait>,
     owner: Option<&'a Task>,
     sure: bool,
+    /// The lock.
+    whole: Option<rt::Whole>,
     /// The name of the lock.
     name: Option<String>,
     /// The work that it waits for, where it waits for one.
@@ -87,10 +91,19 @@ impl Waiting<'_> {
             return object.clone();
         }
         match (&self.wait, &self.name) {
-            (Some(wait), Some(name)) => format!("{} {name} ({})", self.kind(), wait.lock),
-            (Some(wait), None) => format!("{} at {}", self.kind(), wait.lock),
+            (Some(_), Some(name)) => format!("{} {name}{}", self.kind(), self.place(" (", ")")),
+            (Some(_), None) => format!("{}{}", self.kind(), self.place(" at ", "")),
             (None, _) => self.why.text().unwrap_or_else(|| "something that its stack does not tell".into()),
         }
+    }
+
+    fn place(&self, before: &str, behind: &str) -> String {
+        self.whole.map(|whole| format!("{before}{}{behind}", whole.at)).unwrap_or_default()
+    }
+
+    /// True where it is before the other in the queue of the same lock, and does not hold it either.
+    fn is_next_for_what(&self, other: &Self) -> bool {
+        self.wait.is_none() && self.whole.is_some() && self.whole == other.whole
     }
 
     /// Where the lock is; of a work, the work.
@@ -98,7 +111,7 @@ impl Waiting<'_> {
         if let Some(behind) = &self.behind {
             return behind.at;
         }
-        self.flushed.as_ref().map(|flushed| flushed.at).or_else(|| Some(self.wait.as_ref()?.lock))
+        self.flushed.as_ref().map(|flushed| flushed.at).or_else(|| Some(self.whole?.at))
     }
 
     /// The lock's name; of a work, its function.
@@ -188,8 +201,10 @@ fn find<'a>(context: &Context<'a>, clock: &Clock) -> (Waits<'a>, bool) {
             .filter(|_| !clock.is_spent())
             .map(|task| {
                 let task: &'a Task = task;
-                let names = symbols_of(context, task, &registers, &known);
+                let frames = frames_of(context, task, &registers, &known);
+                let names = names(&frames);
                 let why = what::tell(names.iter().map(String::as_str));
+                let why = if why.kind() == "rt_mutex" { api(context, &frames, &names, why) } else { why };
                 // Who merely sleeps and is asked because it holds a lock is no waiter by a queue of its own.
                 let asks = round == 0 || why.block.is_some();
                 let candidates = if asks { locks.candidates(task, why.locks()) } else { Vec::new() };
@@ -221,9 +236,10 @@ fn find<'a>(context: &Context<'a>, clock: &Clock) -> (Waits<'a>, bool) {
                     owners.insert(owner.kaddr, owner);
                 }
             }
+            let whole = wait.as_ref().map(|wait| rt::whole(context, why, &names, wait));
             let name = match &flushed {
                 Some(_) => None,
-                None => wait.as_ref().and_then(|wait| place::name(context, wait)),
+                None => whole.and_then(|whole| place::name(context, whole.at, whole.structure)),
             };
             let object = wait.as_ref().filter(|_| flushed.is_none() && behind.is_none());
             let object = object.and_then(|wait| objects.told(&names, wait));
@@ -235,6 +251,7 @@ fn find<'a>(context: &Context<'a>, clock: &Clock) -> (Waits<'a>, bool) {
                 wait,
                 owner,
                 sure,
+                whole,
                 name,
                 flushed,
                 behind,
@@ -245,29 +262,19 @@ fn find<'a>(context: &Context<'a>, clock: &Clock) -> (Waits<'a>, bool) {
             break;
         }
     }
-    rt_writers(&mut waiting);
+    rt::writers(&mut waiting);
     waiting.extend(spinning(context, &registers, &known, &mut graph));
     waiting.sort_by(|a, b| b.seconds().total_cmp(&a.seconds()).then(a.task.pid.cmp(&b.task.pid)));
     let hung_s = hung_timeout(context);
     (Waits { waiting, graph, registers, hung_s }, stopped)
 }
 
-/// With `PREEMPT_RT` a writer takes the lock below a rw-semaphore first, and then waits until its readers are gone: others wait for it,
-/// and it does not have the rw-semaphore either (`kernel/locking/rwbase_rt.c`).
-fn rt_writers(waiting: &mut [Waiting<'_>]) {
-    let is_below = |one: &&Waiting<'_>| {
-        one.kind() == "rwsem" && one.wait.as_ref().is_some_and(|wait| wait.kind == LockKind::RtMutex)
-    };
-    let below = waiting.iter().filter(is_below);
-    let locks: BTreeMap<KVirtAddr, String> =
-        below.filter_map(|one| Some((one.owner?.kaddr, one.lock_words()))).collect();
-    let writes = |one: &&mut Waiting<'_>| {
-        one.wait.is_none() && one.symbols.iter().any(|name| name.starts_with("rwbase_write_lock"))
-    };
-    for one in waiting.iter_mut().filter(writes) {
-        let lock = locks.get(&one.task.kaddr);
-        one.object = lock.map(|lock| format!("the readers of {lock}, whom the kernel does not record"));
-    }
+/// The same wait with the function that was called, where a jump left no frame of it.
+fn api(context: &Context<'_>, frames: &[Frame], names: &[String], why: what::Wait) -> what::Wait {
+    let Some(called) = rt::jumped_from(context, frames) else { return why };
+    let inner = names.iter().take_while(|name| is_sleeping(name)).map(String::as_str);
+    let known = what::tell(inner.chain([called.as_str()]));
+    if known.block.is_some() { known } else { why }
 }
 
 /// Tasks that run, and wait for another CPU's answer.
@@ -289,6 +296,7 @@ fn spinning<'a>(
             wait: None,
             owner: behind.owner,
             sure: true,
+            whole: None,
             name: None,
             flushed: None,
             object: None,
@@ -322,13 +330,22 @@ fn symbols_of(
     registers: &Registers,
     known: &HashMap<Address, &[Frame]>,
 ) -> Vec<String> {
-    let own;
-    let frames: &[Frame] = if let Some(frames) = known.get(&Address(task.kaddr.0)) {
-        frames
-    } else {
-        own = words::backtrace(task, registers, context.unwinder).0;
-        &own
-    };
+    names(&frames_of(context, task, registers, known))
+}
+
+fn frames_of<'f>(
+    context: &Context<'_>,
+    task: &Task,
+    registers: &Registers,
+    known: &HashMap<Address, &'f [Frame]>,
+) -> Cow<'f, [Frame]> {
+    match known.get(&Address(task.kaddr.0)) {
+        Some(frames) => Cow::Borrowed(*frames),
+        None => Cow::Owned(words::backtrace(task, registers, context.unwinder).0),
+    }
+}
+
+fn names(frames: &[Frame]) -> Vec<String> {
     let sure = frames.iter().filter(|frame| frame.sure && !frame.inlined);
     sure.take(SYMBOLS).map(|frame| frame.symbol.clone().unwrap_or_else(|| "?".into())).collect()
 }

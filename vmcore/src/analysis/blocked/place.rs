@@ -2,7 +2,6 @@
 
 use crate::addr::KVirtAddr;
 use crate::analysis::parts::Context;
-use crate::kernel::lock::Wait;
 use crate::kernel::slab;
 use crate::kernel::task::Task;
 use crate::kernel::value::read_text;
@@ -14,10 +13,9 @@ const DEPTH: usize = 12;
 const STEPS: usize = 4096;
 
 /// The symbol of a lock that is a variable, or part of one; else the per-CPU variable, the task or the slab object that it is in.
-pub(super) fn name(context: &Context<'_>, wait: &Wait) -> Option<String> {
-    let at = wait.lock;
+pub(super) fn name(context: &Context<'_>, at: KVirtAddr, structure: &str) -> Option<String> {
     let found = symbol(context, at).or_else(|| per_cpu(context, at));
-    found.or_else(|| task(context, wait)).or_else(|| object(context, wait))
+    found.or_else(|| task(context, at, structure)).or_else(|| object(context, at, structure))
 }
 
 fn symbol(context: &Context<'_>, at: KVirtAddr) -> Option<String> {
@@ -46,14 +44,14 @@ fn per_cpu(context: &Context<'_>, at: KVirtAddr) -> Option<String> {
 }
 
 /// A member of a task, or something on a task's stack.
-fn task(context: &Context<'_>, wait: &Wait) -> Option<String> {
-    let at = wait.lock.0;
+fn task(context: &Context<'_>, at: KVirtAddr, structure: &str) -> Option<String> {
+    let at = at.0;
     let layout = context.description.types.structure("task_struct").ok()?;
     let bytes = context.unwinder.stack_bytes();
     context.tasks.tasks.iter().find_map(|task: &Task| {
         let whose = || format!("{} (pid {})", task.comm, task.pid);
         if let Some(inside) = at.checked_sub(task.kaddr.0).filter(|inside| *inside < layout.size()) {
-            let member = member(layout, inside, wait.kind.structure());
+            let member = member(layout, inside, structure);
             let place =
                 member.map_or_else(|| plus("task_struct", inside), |path| format!("task_struct->{path}"));
             return Some(format!("{place} of {}", whose()));
@@ -64,28 +62,28 @@ fn task(context: &Context<'_>, wait: &Wait) -> Option<String> {
 }
 
 /// The slab object that it is in, with the member where the cache has a type of its own.
-fn object(context: &Context<'_>, wait: &Wait) -> Option<String> {
-    let found = slab::identify(&context.reader(), wait.lock).ok()??;
+fn object(context: &Context<'_>, at: KVirtAddr, structure: &str) -> Option<String> {
+    let found = slab::identify(&context.reader(), at).ok()??;
     let free = if found.allocated == Some(false) { ", which is FREE," } else { "" };
     let of = format!("in an object of slab cache {}{free}", found.cache);
-    if let Some(name) = super_block(context, wait, found.start, found.offset) {
+    if let Some(name) = super_block(context, structure, found.start, found.offset) {
         return Some(name);
     }
     let known = types_of(&found.cache).find_map(|name| {
         let layout = context.description.types.structure(&name).ok()?;
         // The name is a guess: the type must fit, and hold such a lock at that very place.
         let fits = layout.size() <= found.object_size && !general(&found.cache);
-        let path = member(layout, found.offset, wait.kind.structure()).filter(|_| fits)?;
+        let path = member(layout, found.offset, structure).filter(|_| fits)?;
         Some(format!("{name}->{path} {of} at {:#x}", found.start.0))
     });
     Some(known.unwrap_or_else(|| format!("{:#x} bytes {of} at {:#x}", found.offset, found.start.0)))
 }
 
 /// A mounted filesystem, which has no slab cache of its own: its root directory names it in turn.
-fn super_block(context: &Context<'_>, wait: &Wait, at: KVirtAddr, inside: u64) -> Option<String> {
+fn super_block(context: &Context<'_>, structure: &str, at: KVirtAddr, inside: u64) -> Option<String> {
     let source = context.reader();
     let layout = context.description.types.structure("super_block").ok()?;
-    let path = member(layout, inside, wait.kind.structure())?;
+    let path = member(layout, inside, structure)?;
     let root = KVirtAddr(source.member(at, "super_block", &["s_root"]).ok()?);
     if source.member(root, "dentry", &["d_sb"]).ok()? != at.0 {
         return None;

@@ -119,7 +119,9 @@ fn from_frames(
         skip.iter().any(|set| set.contains(&name.as_str()))
     };
     // Who called what is no code (a callback that was never set, a stale pointer) is to blame: that place itself has no name.
-    let nowhere = frames.first().filter(|frame| frame.interrupted && frame.symbol.is_none());
+    let no_code =
+        |frame: &Frame| frame.symbol.is_none() || frame.pc.is_some_and(|pc| logged.is_at_fault(pc.0));
+    let nowhere = frames.first().filter(|frame| frame.interrupted && no_code(frame));
     let nowhere = nowhere.filter(|_| frames.get(1).is_some_and(|caller| caller.sure));
     let skips = match nowhere {
         Some(_) => 1,
@@ -262,6 +264,17 @@ mod tests {
         let found = from_frames(None, &frames, &[REPORTING], "why", &oops("x")).unwrap();
         assert_eq!((found.function.as_deref(), found.confidence), (Some("calls"), Confidence::Likely));
         assert_eq!(found.because, "it is what called 0x0, where no code is");
+    }
+
+    #[test]
+    fn who_calls_data_is_to_blame_though_data_has_a_name() {
+        let at = 0xffff_ffff_c033_35a0;
+        let log = format!("BUG: unable to handle page fault for address: {at:x}\nOops: 0011 [#1] SMP\n");
+        let logged = from_log(&log_of(&log), true).unwrap();
+        let data = Frame { pc: Some(crate::report::Address(at)), ..frame("data", true) };
+        let found = from_frames(None, &[data, frame("calls", false)], &[REPORTING], "why", &logged).unwrap();
+        assert_eq!(found.function.as_deref(), Some("calls"));
+        assert_eq!(found.because, "it is what called 0xffffffffc03335a0, where no code is");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod code;
 mod culprit;
 pub(super) mod events;
+pub(super) mod fault;
 mod lines;
 mod pointer;
 mod printed;
@@ -28,6 +29,10 @@ const SIGN_NS: u64 = 30_000_000_000;
 const SIGN_LINES: usize = 4000;
 /// Lines of a higher level (`KERN_WARNING`) tell of no trouble.
 const WARNING: u8 = 4;
+/// What is wrong is said at this level (`KERN_ERR`) or a lower one. A warning that stands by only happens to be there: «module verification failed».
+const ERROR: u8 = 3;
+/// How many lines can stand between «cut here» and what it was printed for.
+const CUT_LINES: usize = 6;
 /// How many lines of evidence are kept.
 const MAX_EVIDENCE: usize = 12;
 /// How many frames of a trace are kept.
@@ -51,7 +56,8 @@ pub struct Evidence {
 pub struct LoggedPanic {
     /// Which kind.
     pub kind: PanicKind,
-    /// The kernel's sentence that says most: the oops's first line, or the panic's own where there was no oops.
+    /// The kernel's sentence that says most: what it said right before a `BUG()` or `WARN()`, the oops's first line, or the panic's own
+    /// where there was no oops.
     pub message: String,
     /// The `Kernel panic` line. An oops that kdump takes over from prints none.
     pub panic_line: Option<String>,
@@ -98,7 +104,15 @@ impl LoggedPanic {
     /// The address that the kernel could not use, by its own message.
     #[must_use]
     pub fn fault_address(&self) -> Option<u64> {
-        printed::fault_address(&self.message)
+        // Who found a mistake in its data may name an address, which nothing used.
+        let found_out = matches!(self.kind, PanicKind::Bug | PanicKind::Warn);
+        if found_out { None } else { printed::fault_address(&self.message) }
+    }
+
+    /// Whether the kernel could not use the memory at which the instruction pointer stood: what is there was never carried out.
+    #[must_use]
+    pub fn is_at_fault(&self, pc: u64) -> bool {
+        self.fault_address() == Some(pc)
     }
 }
 
@@ -202,10 +216,11 @@ fn cause_of(lines: &[Line<'_>], panic_at: usize) -> usize {
 /// The first sign of a kind in the time before a panic; of those that repeat while the machine lives on, the last.
 fn first_sign(lines: &[Line<'_>], panic_at: usize, kind: PanicKind) -> Option<usize> {
     let from = panic_at.saturating_sub(SIGN_LINES);
-    let mut candidates = (from..panic_at)
-        .rev()
-        .take_while(|at| within(lines, *at, panic_at))
-        .filter(|at| lines.get(*at).is_some_and(|l| l.word == Word::Sign(kind)));
+    let mut candidates = (from..panic_at).rev().take_while(|at| within(lines, *at, panic_at)).filter(|at| {
+        lines.get(*at).is_some_and(|l| {
+            l.word == Word::Sign(kind) || kind == PanicKind::Warn && words::is_report(&l.text, l.word)
+        })
+    });
     match kind {
         // One round of the detector prints all tasks, and an error's record has many lines: the first of them is the cause.
         PanicKind::HungTask | PanicKind::Mce => candidates.last(),
@@ -256,12 +271,26 @@ fn fatal_oops(lines: &[Line<'_>], crashed: bool) -> Option<usize> {
             return Some(sysrq_before(lines, at).unwrap_or(at));
         }
     }
-    // The kernel died and its last words are not in the log: the last sign of trouble in its last seconds has to do.
-    let last = lines.len().checked_sub(1).filter(|_| crashed)?;
+    // The kernel died and its last words are not in the log. Who asked for the crash had said so; any other trouble can have been survived.
+    last_sign(lines)
+        .filter(|at| crashed && lines.get(*at).is_some_and(|line| line.word == Word::Sign(PanicKind::Sysrq)))
+}
+
+/// The last sign of trouble in the log's last seconds. A warning is none.
+fn last_sign(lines: &[Line<'_>]) -> Option<usize> {
+    let last = lines.len().checked_sub(1)?;
     let grave = |at: &usize| {
         lines.get(*at).is_some_and(|l| matches!(l.word, Word::Sign(kind) if kind != PanicKind::Warn))
     };
     (last.saturating_sub(SIGN_LINES)..=last).rev().take_while(|at| within(lines, *at, last)).find(grave)
+}
+
+/// The line of the last trouble in the log's last seconds, of which the kernel need not have died.
+#[must_use]
+pub fn last_trouble(log: &KernelLog) -> Option<String> {
+    let lines = kernel_lines(log);
+    let line = lines.get(last_sign(&lines)?)?;
+    Some(line.text.trim_end().to_owned())
 }
 
 /// Puts together what the lines from the cause on say.
@@ -270,7 +299,11 @@ fn tell(lines: &[Line<'_>], cause_at: usize, panic_at: Option<usize>) -> LoggedP
     let cause_word = lines.get(cause_at).map_or(Word::Nothing, |l| l.word);
     let own_kind = match cause_word {
         Word::Panic(kind, _) | Word::Oops(kind) | Word::Sign(kind) => kind,
-        Word::EndTrace | Word::Nothing => PanicKind::Other,
+        // Of what only a setting made a panic, the panic tells the kind.
+        Word::EndTrace | Word::Nothing => match panic_at.and_then(|at| lines.get(at)).map(|l| l.word) {
+            Some(Word::Panic(kind, _)) => kind,
+            _ => PanicKind::Other,
+        },
     };
     let (kind, kind_at) = refine(lines, cause_at, own_kind);
     let is_oops = matches!(cause_word, Word::Oops(_));
@@ -283,7 +316,10 @@ fn tell(lines: &[Line<'_>], cause_at: usize, panic_at: Option<usize>) -> LoggedP
             | PanicKind::RcuStall
             | PanicKind::Warn
     );
-    let message_at = if is_oops || sign_says_more { kind_at } else { panic_at.unwrap_or(cause_at) };
+    let said_at =
+        matches!(kind, PanicKind::Bug | PanicKind::Warn).then(|| said_before(lines, kind_at)).flatten();
+    let own_at = if is_oops || sign_says_more { kind_at } else { panic_at.unwrap_or(cause_at) };
+    let message_at = said_at.unwrap_or(own_at);
     // The one who panicked is named after the oops or the lockup itself, but for detectors that run in a task of their own.
     let in_own_context = is_oops
         || matches!(kind, PanicKind::SoftLockup | PanicKind::HardLockup | PanicKind::Warn | PanicKind::Sysrq);
@@ -333,7 +369,7 @@ fn tell(lines: &[Line<'_>], cause_at: usize, panic_at: Option<usize>) -> LoggedP
     if kind == PanicKind::RcuStall {
         panic.stalled = stalled(lines, cause_at);
     }
-    panic.evidence = evidence(lines, &[Some(cause_at), Some(kind_at), panic_at]);
+    panic.evidence = evidence(lines, &[Some(cause_at), Some(kind_at), said_at, panic_at]);
     panic.first_seq = panic.evidence.iter().map(|line| line.seq).min().unwrap_or_default();
     panic
 }
@@ -414,21 +450,50 @@ fn stalled(lines: &[Line<'_>], cause_at: usize) -> Vec<u32> {
     found
 }
 
+/// What is wrong, where the kernel says it right before a `BUG()` or `WARN()`: ahead of its «cut here» (`list_del corruption. …`), or
+/// behind that (`refcount_t: underflow; …`). Some find it out with a warning of their own first (`__fortify_report` since 6.9).
+fn said_before(lines: &[Line<'_>], at: usize) -> Option<usize> {
+    let cut_here = cut_here(lines, at)?;
+    let said =
+        |i: &usize| lines.get(*i).is_some_and(|l| !l.text.trim().is_empty() && same_speaker(lines, *i, at));
+    if let Some(behind) = (cut_here.saturating_add(1)..at).find(said) {
+        return Some(behind);
+    }
+    let ahead = cut_here.checked_sub(1).filter(said).filter(|i| in_one_go(lines, *i, cut_here))?;
+    if lines.get(ahead).is_some_and(|l| l.word != Word::EndTrace) {
+        return tells(lines, ahead, at, ERROR).then_some(ahead);
+    }
+    let is_bug = lines.get(at).is_some_and(|l| l.word == Word::Oops(PanicKind::Bug));
+    let warned = |i: &usize| lines.get(*i).is_some_and(|l| l.word == Word::Sign(PanicKind::Warn));
+    let warning = (ahead.saturating_sub(STORY_LINES)..ahead).rev().find(warned).filter(|_| is_bug)?;
+    said_before(lines, warning)
+}
+
+/// The `------------[ cut here ]------------` that was printed for a line.
+fn cut_here(lines: &[Line<'_>], at: usize) -> Option<usize> {
+    let before = at.saturating_sub(CUT_LINES);
+    (before..at).rev().find(|i| lines.get(*i).is_some_and(|l| l.text.starts_with("------------[ cut here ]")))
+}
+
+/// Whether two lines can be of the same task or CPU; older kernels do not tell.
+fn same_speaker(lines: &[Line<'_>], a: usize, b: usize) -> bool {
+    let caller = |at: usize| lines.get(at).and_then(|l| l.caller);
+    caller(a).zip(caller(b)).is_none_or(|(a, b)| a == b)
+}
+
+/// Whether a line belongs to what comes right behind it, and is of that level or a graver one.
+fn tells(lines: &[Line<'_>], at: usize, cause: usize, level: u8) -> bool {
+    in_one_go(lines, at, cause) && lines.get(at).is_some_and(|l| l.level.is_none_or(|own| own <= level))
+}
+
 /// The lines that matter, in order: the cause, what the kernel printed just before it, the panic.
 fn evidence(lines: &[Line<'_>], marks: &[Option<usize>]) -> Vec<Evidence> {
     let mut at: Vec<usize> = marks.iter().flatten().copied().collect();
     if let Some(cause) = at.first().copied() {
-        let before = cause.saturating_sub(6);
-        let cut_here = (before..cause)
-            .rev()
-            .find(|i| lines.get(*i).is_some_and(|l| l.text.starts_with("------------[ cut here ]")));
-        // What is wrong is said right before that line («list_del corruption. …»), or between it and the BUG.
+        let cut_here = cut_here(lines, cause);
         // What is no trouble by its level only happens to stand there.
-        let tells = |i: usize| {
-            in_one_go(lines, i, cause)
-                && lines.get(i).is_some_and(|l| l.level.is_none_or(|level| level <= WARNING))
-        };
-        let first = cut_here.map(|i| i.saturating_sub(usize::from(tells(i.saturating_sub(1)))));
+        let first = cut_here
+            .map(|i| i.saturating_sub(usize::from(tells(lines, i.saturating_sub(1), cause, WARNING))));
         at.extend(first.into_iter().flat_map(|i| i..cause).filter(|i| Some(*i) != cut_here));
     }
     at.sort_unstable();

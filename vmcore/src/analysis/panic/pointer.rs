@@ -257,7 +257,7 @@ fn error(value: u64) -> String {
 }
 
 /// What a poison tells, where the value is one or is a little above one.
-fn poison(value: u64) -> Option<String> {
+pub(super) fn poison(value: u64) -> Option<String> {
     let plus = |offset: u64| if offset == 0 { String::new() } else { format!(" + {offset:#x}") };
     if let Some((_, words)) = POINTERS.iter().find(|(poison, _)| *poison == value) {
         return Some((*words).to_owned());

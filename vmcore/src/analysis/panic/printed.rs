@@ -9,6 +9,8 @@ pub struct Printed {
     pub registers: Vec<(String, u64)>,
     /// The bytes around the instruction.
     pub code: Option<PrintedCode>,
+    /// The error code of a fault, as the CPU gave it.
+    pub error_code: Option<u64>,
 }
 
 /// The bytes of a `Code:` line.
@@ -34,6 +36,7 @@ impl Printed {
             }
             return;
         }
+        self.error_code = self.error_code.or_else(|| error_code(line));
         let mut words = line.split_ascii_whitespace().peekable();
         // Only a line that begins with a register is one of registers.
         if !words.peek().and_then(|word| word.strip_suffix(':')).is_some_and(is_register) {
@@ -97,6 +100,13 @@ fn code(text: &str) -> Option<PrintedCode> {
     Some(PrintedCode { at: at?, ..found })
 }
 
+/// Of `Oops: 0003 [#1] PREEMPT SMP` (`Oops: Oops: 0003 [#1]` since 6.9); other architectures have other words there.
+fn error_code(line: &str) -> Option<u64> {
+    let rest = line.strip_prefix("Oops: ")?;
+    let (code, _) = rest.strip_prefix("Oops: ").unwrap_or(rest).split_once(" [#")?;
+    u64::from_str_radix(code, 16).ok()
+}
+
 /// The address that an oops's first line names: what could not be used.
 pub(super) fn fault_address(message: &str) -> Option<u64> {
     let phrases =
@@ -142,6 +152,22 @@ mod tests {
         printed.read("Modules linked in: RAX: 1");
         assert_eq!(printed, Printed::default());
         assert_eq!(printed.general(), None);
+    }
+
+    #[test]
+    fn the_error_code_is_that_of_a_page_fault_only() {
+        let of = |line: &str| {
+            let mut printed = Printed::default();
+            printed.read(line);
+            printed.error_code
+        };
+        assert_eq!(of("Oops: 0003 [#1] PREEMPT SMP NOPTI"), Some(3));
+        assert_eq!(of("Oops: Oops: 0011 [#1] PREEMPT SMP NOPTI"), Some(0x11));
+        assert_eq!(
+            of("Oops: general protection fault, probably for non-canonical address 0xdead: 0000 [#1]"),
+            None
+        );
+        assert_eq!(of("Internal error: Oops: 9600004f [#1] SMP"), None);
     }
 
     #[test]

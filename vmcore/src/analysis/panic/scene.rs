@@ -174,6 +174,9 @@ impl Scene<'_, '_, '_> {
         end: Option<u64>,
     ) -> Result<(Vec<Decoded>, Decoded, Vec<Decoded>), String> {
         let pc = state.pc.ok_or("where the instruction is, the symbols do not tell")?;
+        if self.logged.is_at_fault(pc) {
+            return Err(format!("what is at {pc:#x} could not be carried out: no code is there"));
+        }
         if pc >> 63 == 0 {
             return Err(format!("the instruction pointer {pc:#x} is no address of the kernel's code"));
         }
@@ -207,6 +210,9 @@ impl Scene<'_, '_, '_> {
 
     /// The same from the line `Code:`, which has some bytes before the instruction too.
     fn of_log(&self, state: &State) -> Option<(Vec<Decoded>, Decoded, Vec<Decoded>)> {
+        if state.pc.is_some_and(|pc| self.logged.is_at_fault(pc)) {
+            return None;
+        }
         let printed = self.logged.printed.code.as_ref()?;
         let pc = state.pc.unwrap_or_default();
         let mut behind =

@@ -185,8 +185,96 @@ RIP: 0010:__list_del_entry_valid.cold+0x31/0x47
 ",
     );
     assert_eq!(panic.kind, PanicKind::Bug);
-    assert_eq!(panic.message, "kernel BUG at lib/list_debug.c:53!");
-    assert!(panic.evidence[0].text.starts_with("list_del corruption."), "{:?}", panic.evidence);
+    assert!(panic.message.starts_with("list_del corruption. prev->next"), "{}", panic.message);
+    let evidence: Vec<&str> = panic.evidence.iter().map(|line| line.text.as_str()).collect();
+    assert_eq!(evidence, [panic.message.as_str(), "kernel BUG at lib/list_debug.c:53!"]);
+}
+
+/// The words are those of `lib/refcount.c` of 6.1 and `lib/string_helpers.c` of 6.12.
+#[test]
+fn what_a_warning_says_is_its_headline_and_that_of_the_bug_it_leads_to() {
+    let refcount = "
+------------[ cut here ]------------
+refcount_t: underflow; use-after-free.
+WARNING: CPU: 0 PID: 9 at lib/refcount.c:28 refcount_warn_saturate+0xba/0x110
+CPU: 0 PID: 9 Comm: x Not tainted 6.1.0 #1
+Kernel panic - not syncing: kernel: panic_on_warn set ...
+";
+    let panic = told(refcount);
+    assert_eq!(
+        (panic.kind, panic.message.as_str()),
+        (PanicKind::Warn, "refcount_t: underflow; use-after-free.")
+    );
+    assert!(panic.evidence.iter().any(|line| line.text.starts_with("WARNING: ")), "{:?}", panic.evidence);
+    let fortify = "
+------------[ cut here ]------------
+memcpy: detected buffer overflow: 32 byte write of buffer size 16
+WARNING: CPU: 0 PID: 9 at lib/string_helpers.c:1034 __fortify_report+0x45/0x60
+CPU: 0 UID: 0 PID: 9 Comm: x Not tainted 6.12.0 #1
+---[ end trace 0000000000000000 ]---
+------------[ cut here ]------------
+kernel BUG at lib/string_helpers.c:1042!
+Oops: invalid opcode: 0000 [#1] PREEMPT SMP
+CPU: 0 UID: 0 PID: 9 Comm: x Not tainted 6.12.0 #1
+";
+    let panic = told(fortify);
+    assert_eq!(panic.kind, PanicKind::Bug);
+    assert_eq!(panic.message, "memcpy: detected buffer overflow: 32 byte write of buffer size 16");
+}
+
+/// The words are those of `mm/kasan/report.c` and `lib/ubsan.c` of 6.12.
+#[test]
+fn a_report_that_panic_on_warn_made_a_panic_is_its_headline() {
+    for (report, origin) in [
+        ("BUG: KASAN: slab-use-after-free in late+0x1b/0x30 [x]", "KASAN"),
+        ("BUG: scheduling while atomic: x/9/0x00000002", "scheduling while atomic"),
+        ("UBSAN: array-index-out-of-bounds in x.c:9:2", "UBSAN"),
+    ] {
+        let text = format!(
+            "WARNING: CPU: 0 PID: 8 at y.c:1 y+0x1/0x2\n---[ end trace 0000000000000000 ]---\n{report}\n\
+             CPU: 0 UID: 0 PID: 9 Comm: x Not tainted 6.12.0 #1\nCall Trace:\n late+0x1b/0x30 [x]\n\
+             Kernel panic - not syncing: {origin}: panic_on_warn set ...\n"
+        );
+        let panic = told(&text);
+        assert_eq!((panic.kind, panic.message.as_str(), panic.pid), (PanicKind::Warn, report, Some(9)));
+    }
+}
+
+#[test]
+fn what_only_happens_to_stand_before_a_bug_is_not_its_headline() {
+    let text = "
+[    3.689680] x: loading out-of-tree module taints kernel.
+[    3.689700] ------------[ cut here ]------------
+[    3.689710] kernel BUG at /build/x.c:9!
+[    3.689720] CPU: 0 PID: 9 Comm: insmod Not tainted 6.1.0 #1
+";
+    let message = |level: u8, caller: u32| {
+        let mut log = log_of(text);
+        for record in &mut log.records {
+            record.caller = Some(Caller::Task(9));
+        }
+        log.records[0].level = Some(level);
+        log.records[0].caller = Some(Caller::Task(caller));
+        from_log(&log, true).unwrap().message
+    };
+    assert_eq!(message(4, 9), "kernel BUG at /build/x.c:9!");
+    assert_eq!(message(3, 8), "kernel BUG at /build/x.c:9!");
+    assert_eq!(message(3, 9), "x: loading out-of-tree module taints kernel.");
+}
+
+#[test]
+fn trouble_that_can_be_survived_is_not_what_a_kernel_died_of_whose_last_words_are_lost() {
+    for line in [
+        "sh invoked oom-killer: gfp_mask=0x140cca, order=0, oom_score_adj=0",
+        "INFO: task dd:80 blocked for more than 20 seconds.",
+        "rcu: INFO: rcu_preempt self-detected stall on CPU",
+    ] {
+        let log = log_of(&format!("Linux version 6.1\n{line}\neth0: link up\n"));
+        assert_eq!(from_log(&log, true), None, "{line}");
+        assert_eq!(last_trouble(&log).as_deref(), Some(line));
+    }
+    let asked = log_of("sh invoked oom-killer: gfp_mask=0x1\nsysrq: Trigger a crash\n");
+    assert_eq!(from_log(&asked, true).map(|panic| panic.kind), Some(PanicKind::Sysrq));
 }
 
 #[test]

@@ -119,6 +119,12 @@ pub(super) fn word(line: &str) -> Word {
     sign(line).map_or(Word::Nothing, Word::Sign)
 }
 
+/// True for a report after which the kernel goes on as after a warning, and which `panic_on_warn` makes a panic all the same:
+/// `BUG: KASAN: …`, `BUG: scheduling while atomic: …`, `UBSAN: …` (`check_panic_on_warn` in `kernel/panic.c`).
+pub(super) fn is_report(line: &str, word: Word) -> bool {
+    word == Word::Nothing && (line.starts_with("BUG: ") || line.starts_with("UBSAN: "))
+}
+
 fn first(table: &[(&str, PanicKind)], line: &str) -> Option<PanicKind> {
     table.iter().find(|(phrase, _)| line.contains(phrase)).map(|(_, kind)| *kind)
 }

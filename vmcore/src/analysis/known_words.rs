@@ -1,6 +1,7 @@
-//! Panics of no kind of their own: what the words mean that the kernel ended with, and what to do next.
+//! What the kernel's own words mean, where the kind of a panic says little, and what to do next.
 //!
-//! Sources: `kernel/{exit,panic}.c`, `init/{main,do_mounts}.c`, `arch/x86/kernel/traps.c`, `fs/{ext4,btrfs,jbd2}`, `drivers/watchdog`.
+//! Sources: `kernel/{exit,panic}.c`, `init/{main,do_mounts}.c`, `arch/x86/kernel/traps.c`, `fs/{ext4,btrfs,jbd2}`, `drivers/watchdog`,
+//! `lib/{list_debug,refcount,string_helpers}.c`, `mm/usercopy.c`, `net/core/skbuff.c`.
 
 use crate::report::Finding;
 
@@ -18,8 +19,8 @@ const fn words(phrase: &'static str, title: &'static str, next: &'static str) ->
 const BAD_CODE: &str = "Look at the instruction and its function: code that was overwritten, a module built for another CPU, or failing memory.";
 const NO_INIT: &str = "Look at init= and root= on the command line, and whether the root filesystem is whole and has its libraries.";
 
-/// The first that fits counts.
-const ALL: &[Words] = &[
+/// Of panics of no kind of their own. The first that fits counts.
+const PANICS: &[Words] = &[
     words(
         "Attempted to kill init",
         "Process 1 (init) ended, and the kernel can't go on without it.",
@@ -70,13 +71,86 @@ const ALL: &[Words] = &[
     words("int3: ", "The CPU met a breakpoint that nobody has set.", BAD_CODE),
 ];
 
+const WHO_OVERWRITES: &str = "Look at the first function behind the list's own in the call trace: whose entry it is, and who else removes, frees or overwrites it (slub_debug=FZP on the command line finds who writes to freed memory).";
+
+/// What is said right before a `BUG()` or `WARN()`: the kernel found out that its data is wrong. The first that fits counts.
+const FOUND_OUT: &[Words] = &[
+    words(
+        "list_del corruption",
+        "A linked list is damaged: an entry was removed twice, freed while it was on the list, or overwritten.",
+        WHO_OVERWRITES,
+    ),
+    words(
+        "list_add ",
+        "A linked list is damaged: an entry was added twice, freed while it was on the list, or overwritten.",
+        WHO_OVERWRITES,
+    ),
+    words(
+        "refcount_t: ",
+        "A reference count went wrong: what it counts may be freed while it is in use, or never.",
+        "Look at the first function behind the count's own in the call trace: whose object it is, and who gives back more than it took.",
+    ),
+    // Since 4.16 with a capital letter.
+    words(
+        "ernel memory exposure attempt",
+        "More was about to be copied to user space than the object holds.",
+        "Look at the function that copies to user space: its length, and whether its pointer is still good.",
+    ),
+    words(
+        "ernel memory overwrite attempt",
+        "More was about to be copied from user space than the object holds.",
+        "Look at the function that copies from user space: its length, and whether its pointer is still good.",
+    ),
+    words(
+        "detected buffer overflow",
+        "More was about to be written to a buffer, or read from it, than it holds.",
+        "Look at the function behind fortify_panic in the call trace: at the length of what it copies.",
+    ),
+    // Nothing is said before it: the place is all.
+    words(
+        "kernel BUG at mm/slub.c:",
+        "The slab allocator found that an object was freed twice, is none of its own, or is damaged.",
+        "Look at who called its function in the call trace, and who else frees that object (slub_debug=FZU on the command line names who freed it first).",
+    ),
+    words(
+        "skb_over_panic",
+        "More was about to be put into a packet's buffer than it has room for.",
+        "Look at the function behind skb_put in the call trace, and at the driver of the device that the message names (dev:).",
+    ),
+    words(
+        "skb_under_panic",
+        "More was about to be put before a packet's data than its buffer has room for.",
+        "Look at the function behind skb_push in the call trace, and at the device that the message names (dev:).",
+    ),
+];
+
 /// Says in a finding of the kind «other» what the kernel's sentence means, where it is known.
 pub(super) fn explain(mut finding: Finding, message: &str) -> Finding {
-    let Some(known) = ALL.iter().find(|words| message.contains(words.phrase)) else { return finding };
+    let Some(known) = known(PANICS, message) else { return finding };
     known.title.clone_into(&mut finding.title);
     finding.next = vec![known.next.to_owned()];
     finding.evidence.extend(exit_code(message));
     finding
+}
+
+/// The same of a `BUG()`.
+pub(super) fn explain_bug(mut finding: Finding, message: &str) -> Finding {
+    let Some(known) = known(FOUND_OUT, message) else { return finding };
+    known.title.clone_into(&mut finding.title);
+    finding.next.insert(0, known.next.to_owned());
+    finding
+}
+
+/// The same of a `WARN()`, which ends a kernel only where a setting asks for that.
+pub(super) fn explain_warning(mut finding: Finding, message: &str) -> Finding {
+    let Some(known) = known(FOUND_OUT, message) else { return finding };
+    finding.title = format!("{} {}", known.title, finding.title);
+    finding.next.insert(0, known.next.to_owned());
+    finding
+}
+
+fn known<'w>(all: &'w [Words], message: &str) -> Option<&'w Words> {
+    all.iter().find(|words| message.contains(words.phrase))
 }
 
 /// What `exitcode=0x0000000b` says: as the status that `wait` gives, a signal in the low bits, else the program's own status above them.
@@ -131,6 +205,21 @@ mod tests {
         // With the bit of a core dump.
         assert_eq!(last("00000087"), "its exit code 0x87 means that signal 7 (SIGBUS) ended it");
         assert_eq!(last("00000100"), "its exit code 0x100 means that it ended by itself, with the status 1");
+    }
+
+    #[test]
+    fn what_the_kernel_found_out_is_told_before_where_it_did() {
+        let of = |next: &str| {
+            Finding::new("KD-PANIC-BUG", Severity::Critical, Confidence::Certain, "It is BUG().").next(next)
+        };
+        let told = explain_bug(
+            of("Look up the line."),
+            "list_del corruption, ff15b4f4825eda00->next is LIST_POISON1 (dead000000000100)",
+        );
+        assert!(told.title.contains("removed twice") && told.next.len() == 2, "{told:?}");
+        let told = explain_warning(of("Look up the line."), "refcount_t: underflow; use-after-free.");
+        assert!(told.title.ends_with(" It is BUG()."), "{told:?}");
+        assert_eq!(explain_bug(of("x"), "kernel BUG at fs/x.c:1!"), of("x"));
     }
 
     #[test]
