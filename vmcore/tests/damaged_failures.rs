@@ -11,13 +11,15 @@ use std::sync::Arc;
 use fixtures::shuffle::Seed;
 use rayon::prelude::*;
 use vmcore::analysis::subject::Subject;
-use vmcore::analysis::triage::{Options, triage};
+use vmcore::analysis::triage::{Options, Section, triage};
 use vmcore::progress::{Cancel, Quiet};
-use vmcore::report::{Confidence, Report};
+use vmcore::report::{Confidence, PanicKind, Report};
 use vmcore::{Dump, OpenOptions};
 
 /// Bytes of a stretch that is overwritten or moved.
 const STRETCH: usize = 4096;
+/// Bytes that are lost at once where the end of a log is to be hit.
+const LOST: usize = 8192;
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fixtures/data/failures")
@@ -29,8 +31,12 @@ fn copies() -> u64 {
 
 /// The report on these bytes; `None` where they can't be opened, which is an answer too.
 fn report(bytes: Vec<u8>) -> Option<Report> {
+    report_with(bytes, &Options::new("kdt", "test"))
+}
+
+fn report_with(bytes: Vec<u8>, options: &Options) -> Option<Report> {
     let dump = Dump::from_source(Arc::new(bytes), "damaged", &OpenOptions::default()).ok()?;
-    Some(triage(&Subject::new(&dump), &Options::new("kdt", "test"), &Quiet, &Cancel::default()))
+    Some(triage(&Subject::new(&dump), options, &Quiet, &Cancel::default()))
 }
 
 fn below(dice: &mut Seed, limit: usize) -> usize {
@@ -129,4 +135,28 @@ fn a_count_of_blocked_tasks_says_that_there_can_be_more_where_tasks_are_lost() {
         .filter(|title| !title.is_empty() && !title.contains("4 tasks are"))
         .collect();
     assert!(!cuts.is_empty() && cuts.iter().all(|title| title.starts_with("At least ")), "{cuts:?}");
+}
+
+#[test]
+fn where_the_end_of_the_log_is_lost_no_trouble_before_it_is_what_the_kernel_died_of() {
+    let mut options = Options::new("kdt", "test");
+    options.only = vec![Section::Panic];
+    // Both ran out of memory in their last seconds, went on, and were crashed by hand.
+    for name in ["6.1-earlier.kdump", "6.1-cgroup-oom.kdump"] {
+        let bytes = std::fs::read(folder().join(name)).unwrap();
+        // The log lies at the end of such a dump. Stretches that are lost there take its last lines, others or none.
+        let places: Vec<usize> =
+            (bytes.len() / 100 * 85 / LOST * LOST..bytes.len() - LOST).step_by(LOST).collect();
+        let kinds: Vec<Option<PanicKind>> = places
+            .into_par_iter()
+            .filter_map(|at| {
+                let mut damaged = bytes.clone();
+                damaged[at..at + LOST].fill(0);
+                Some(report_with(damaged, &options)?.panic.map(|panic| panic.kind))
+            })
+            .collect();
+        assert!(kinds.contains(&None), "{name}: no stretch took the end");
+        let all = kinds.iter().flatten().all(|kind| *kind == PanicKind::Sysrq);
+        assert!(all, "{name}: {kinds:?}");
+    }
 }

@@ -252,8 +252,12 @@ impl Kallsyms {
             return None;
         }
         // Aliases are few: the first of them is near.
-        let first =
-            self.addresses.get(..after)?.iter().rposition(|a| *a < nearest).map_or(0, |before| before + 1);
+        let first = self
+            .addresses
+            .get(..after)?
+            .iter()
+            .rposition(|a| *a < nearest)
+            .map_or(0, |before| before.saturating_add(1));
         self.named(first, after)
             .filter(|s| s.size.is_none_or(|size| address.0.saturating_sub(nearest) < size))
     }
