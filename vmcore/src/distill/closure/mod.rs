@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::{Level, Reason, runs_of};
 use crate::addr::{KVirtAddr, Pfn};
-use crate::filter::Selection;
 use crate::kernel::describe::Description;
 use crate::kernel::percpu::PerCpu;
 use crate::kernel::value::{Slot, read_number};
@@ -90,7 +89,8 @@ pub(super) struct Closure<'a> {
     description: Description,
     limits: &'a Limits,
     cancel: &'a Cancel,
-    noted: Selection,
+    /// What was touched before the last reason.
+    noted: Recorder<'a>,
     pub(super) why: BTreeMap<Reason, Vec<(Pfn, u64)>>,
     pub(super) gaps: Vec<String>,
     pub(super) notes: Vec<String>,
@@ -113,7 +113,7 @@ impl<'a> Closure<'a> {
             description,
             limits,
             cancel,
-            noted: Selection::default(),
+            noted: Recorder::new(recorder.beneath()),
             why,
             gaps,
             notes,
@@ -124,12 +124,11 @@ impl<'a> Closure<'a> {
     pub(super) fn note(&mut self, reason: Reason) {
         let runs = self.recorder.touched();
         let frames = runs.flat_map(|(first, count)| first.0..first.0.saturating_add(count)).map(Pfn);
-        let new =
-            runs_of(frames.filter(|pfn| {
-                !self.noted.contains(pfn.0) && self.recorder.state(*pfn) == PageState::Present
-            }));
-        for (first, count) in &new {
-            self.noted.insert_all(first.0..first.0.saturating_add(*count));
+        let new = runs_of(
+            frames.filter(|pfn| !self.noted.has(*pfn) && self.recorder.state(*pfn) == PageState::Present),
+        );
+        for pfn in new.iter().flat_map(|(first, count)| first.0..first.0.saturating_add(*count)) {
+            self.noted.touch(Pfn(pfn));
         }
         self.why.insert(reason, new);
     }
@@ -340,6 +339,9 @@ impl<'a> Closure<'a> {
             for path in ["root.dentry", "pwd.dentry"] {
                 fs.and_then(|fs| self.follow("fs_struct", fs, path, "dentry"));
             }
+            for path in ["root.mnt", "pwd.mnt"] {
+                fs.and_then(|fs| self.mount("fs_struct", fs, path));
+            }
             let files = self.follow("task_struct", one.kaddr, "files", "files_struct");
             let table = files.and_then(|files| self.follow("files_struct", files, "fdt", "fdtable"));
             let Some(table) = table.filter(|table| seen.insert(*table)) else { continue };
@@ -357,11 +359,19 @@ impl<'a> Closure<'a> {
         Ok(())
     }
 
+    /// Touches the mount that a pointer to its `struct vfsmount` is part of.
+    fn mount(&self, of: &str, object: KVirtAddr, member: &str) -> Option<()> {
+        let at = self.follow(of, object, member, "vfsmount")?;
+        let inside = self.offset("mount", "mnt")?;
+        self.touch(KVirtAddr(at.0.saturating_sub(inside)), self.size("mount"));
+        Some(())
+    }
+
     fn file(&self, file: KVirtAddr) {
         let bytes = self.size("file");
         self.touch(file, bytes);
         self.follow("file", file, "f_inode", "inode");
-        self.follow("file", file, "f_path.mnt", "vfsmount");
+        self.mount("file", file, "f_path.mnt");
         // The names up to the root of the filesystem, with a bound against cycles.
         let mut dentry = self.follow("file", file, "f_path.dentry", "dentry");
         for _ in 0..64 {
