@@ -199,7 +199,7 @@ fn read_names(
     // The token table follows the names and their markers in all kernels so far.
     let between = tables.token_table.0.checked_sub(tables.names.0).and_then(|n| usize::try_from(n).ok());
     let mut between = between.filter(|n| *n <= most);
-    // So do, since 6.2, three bytes for each symbol, which sort them by name and are not read here: markers where they are
+    // So do, in newer kernels, three bytes for each symbol, which sort them by name and are not read here: markers where they are
     // looked for without these tell that they were there.
     let sorted = count.saturating_mul(3) & !7;
     let mut len = match between.and_then(|n| n.checked_sub(sorted)) {
