@@ -117,6 +117,7 @@ fn tell(name: &str, level: Level, plan: &Plan, dump: &Dump) {
         plan.count()
     );
     for (reason, frames) in &plan.why {
+        let frames: u64 = frames.iter().map(|(_, count)| count).sum();
         eprintln!("    {frames:>6} {}", reason.name());
     }
     plan.gaps.iter().for_each(|gap| eprintln!("    gap: {gap}"));

@@ -13,7 +13,7 @@ use vmcore::kernel::{self, Kernel};
 use vmcore::limits::Limits;
 use vmcore::mem::{Dump, OpenOptions, PhysicalMemory};
 use vmcore::progress::Cancel;
-use vmcore::write::{Effort, Reuse, Texts};
+use vmcore::write::{self, Effort, Reuse, Texts};
 
 use super::writing::scrub::Scrub;
 use super::writing::{self, Shape, Source, Target, Writing};
@@ -34,7 +34,7 @@ pub struct Args {
     /// The new dump; `-`, or none with -F, for a flattened stream on stdout
     #[arg(value_name = "DST")]
     target: Option<PathBuf>,
-    /// minimal: what the analyses read; standard: the kernel's text and all open files too; generous: all slab pages too
+    /// minimal: what the analyses read; standard: the code that stacks lead to, strings and all open files too; generous: all code and constants, and all slab pages too
     #[arg(long, value_parser = level, default_value = "standard", value_name = "LEVEL")]
     level: Level,
     #[command(flatten)]
@@ -81,7 +81,7 @@ impl Run for Args {
         }
         let wanted = self.shape.scrubbing.wanted()?;
         let Some(target) = target.filter(|_| !self.dry_run) else {
-            return tell_plan(&plan, &dump, context);
+            return tell_plan(&plan, &dump, self.shape.letters.codec(Codec::Zstd), context);
         };
         let mut classes = kept(&dump, &plan, &context.cancel)?;
         let subject = Subject::new(&dump);
@@ -148,20 +148,28 @@ fn kept(dump: &Dump, plan: &Plan, cancel: &Cancel) -> Result<Classes, Failure> {
     Ok(classes)
 }
 
-fn tell_plan(plan: &Plan, dump: &Dump, context: &Context) -> Outcome {
+fn tell_plan(plan: &Plan, dump: &Dump, codec: Codec, context: &Context) -> Outcome {
     let page = dump.page_size();
-    let mut text = format!("{:<24} {:>10} {:>12}\n", "kept for", "pages", "size");
-    for (reason, count) in &plan.why {
-        let size = Size::from(count * page).to_string();
-        let _ = writeln!(text, "{:<24} {count:>10} {size:>12}", reason.name());
+    let row = |what: &str, pages: u64, stored: u64| {
+        let (size, stored) = (Size::from(pages * page).to_string(), Size::from(stored).to_string());
+        format!("{what:<24} {pages:>10} {size:>12} {stored:>12}")
+    };
+    let mut text = format!("{:<24} {:>10} {:>12} {:>12}\n", "kept for", "pages", "size", codec.name());
+    let mut sum = 0;
+    for (reason, frames) in &plan.why {
+        let stored = write::stored(dump, frames, codec, Effort::Small, &context.cancel);
+        if context.cancel.is_cancelled() {
+            return Err(Failure::interrupted());
+        }
+        sum += stored;
+        let _ = writeln!(text, "{}", row(reason.name(), frames.iter().map(|(_, count)| count).sum(), stored));
     }
-    let all = plan.count();
+    let there = usize::try_from(dump.completeness().present_pages).unwrap_or(usize::MAX);
     let _ = writeln!(
         text,
-        "{:<24} {all:>10} {:>12}, of {} in the dump",
-        "in all",
-        Size::from(all * page).to_string(),
-        human::plural(usize::try_from(dump.completeness().present_pages).unwrap_or(usize::MAX), "page")
+        "{}, of {} in the dump",
+        row("in all", plan.count(), sum),
+        human::plural(there, "page")
     );
     context.output.answer(&text)?;
     Ok(Exit::Done)

@@ -22,10 +22,10 @@ use crate::report::Report;
 pub enum Level {
     /// What the analyses read, and what foreign readers begin with.
     Minimal,
-    /// The kernel's text and the open files of each task too.
+    /// The code that stacks lead to, the strings that something points at and the open files of each task too.
     #[default]
     Standard,
-    /// All slab pages too.
+    /// All of the kernel's code and constants, and all slab pages too.
     Generous,
 }
 
@@ -68,12 +68,16 @@ pub enum Reason {
     Tasks,
     /// Unwind tables for what lies on the stacks.
     UnwindTables,
+    /// Code that the stacks lead to.
+    CodeOnStacks,
     /// What crash and drgn read before they answer anything.
     Readers,
     /// Modules.
     Modules,
     /// Open files of tasks.
     Files,
+    /// Constant strings that something points at.
+    Strings,
     /// Pages of the slab allocator.
     Slab,
     /// `struct page` of what is kept.
@@ -94,9 +98,11 @@ impl Reason {
             Self::PerCpu => "per-CPU variables",
             Self::Tasks => "tasks and their stacks",
             Self::UnwindTables => "unwind tables",
+            Self::CodeOnStacks => "code that stacks lead to",
             Self::Readers => "what readers begin with",
             Self::Modules => "modules",
             Self::Files => "open files",
+            Self::Strings => "strings",
             Self::Slab => "slab pages",
             Self::PageStructs => "struct page",
             Self::PageTables => "page tables",
@@ -110,8 +116,8 @@ impl Reason {
 pub struct Plan {
     /// The frames, ascending: the first of a run, and how many. Each of them is present in the dump.
     pub frames: Vec<(Pfn, u64)>,
-    /// How many frames came for each reason that had not come for one before it.
-    pub why: BTreeMap<Reason, u64>,
+    /// The frames that came for each reason and had not come for one before it, as `frames` has them.
+    pub why: BTreeMap<Reason, Vec<(Pfn, u64)>>,
     /// What should be kept and is not in the dump, or could not be found: sentences.
     pub gaps: Vec<String>,
     /// What readers will miss of what was left out on purpose: sentences.
@@ -153,7 +159,7 @@ pub fn plan(dump: &Dump, level: Level, options: &Options, progress: &dyn Progres
 
 /// The frames that are worth most, for a dump that there may not be room for: what tells the log, what the kernel died of, the
 /// tasks with their stacks, and what readers begin with; and then, as a second set that may have those of the first
-/// again, text, constants, open files and all `struct page`.
+/// again, code of the stacks, strings, open files and all `struct page`.
 #[must_use]
 pub fn first(dump: &Dump, limits: &Limits, progress: &dyn Progress, cancel: &Cancel) -> [Vec<(Pfn, u64)>; 2] {
     let recorder = Recorder::new(dump);
@@ -174,19 +180,20 @@ pub fn first(dump: &Dump, limits: &Limits, progress: &dyn Progress, cancel: &Can
 
 /// Those of the touched frames that the dump has: reads of the others must fail as they do now.
 fn present(dump: &Dump, recorder: &Recorder<'_>) -> Vec<(Pfn, u64)> {
-    let mut frames: Vec<(Pfn, u64)> = Vec::new();
-    for (first, count) in recorder.touched() {
-        for pfn in (first.0..first.0.saturating_add(count)).map(Pfn) {
-            if dump.state(pfn) != PageState::Present {
-                continue;
+    let frames = recorder.touched().flat_map(|(first, count)| first.0..first.0.saturating_add(count));
+    runs_of(frames.map(Pfn).filter(|pfn| dump.state(*pfn) == PageState::Present))
+}
+
+/// Ascending frames, as runs of neighbours.
+fn runs_of(frames: impl Iterator<Item = Pfn>) -> Vec<(Pfn, u64)> {
+    let mut runs: Vec<(Pfn, u64)> = Vec::new();
+    for pfn in frames {
+        match runs.last_mut() {
+            Some((first, count)) if first.0.checked_add(*count) == Some(pfn.0) => {
+                *count = count.saturating_add(1);
             }
-            match frames.last_mut() {
-                Some((first, count)) if first.0.checked_add(*count) == Some(pfn.0) => {
-                    *count = count.saturating_add(1);
-                }
-                _ => frames.push((pfn, 1)),
-            }
+            _ => runs.push((pfn, 1)),
         }
     }
-    frames
+    runs
 }

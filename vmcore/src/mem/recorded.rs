@@ -38,6 +38,12 @@ impl<'m> Recorder<'m> {
         Self { memory, chunks: (0..chunks).map(|_| OnceLock::new()).collect() }
     }
 
+    /// The memory itself: what is read there is not noted.
+    #[must_use]
+    pub fn beneath(&self) -> &'m dyn PhysicalMemory {
+        self.memory
+    }
+
     /// Notes a frame. Frames that the memory does not speak of are not noted.
     pub fn touch(&self, pfn: Pfn) {
         let index = pfn.0.checked_div(CHUNK_FRAMES).and_then(|index| usize::try_from(index).ok());

@@ -33,6 +33,7 @@ use stack::Shape;
 use tables::Tables;
 
 pub use stack::StackKind;
+pub(crate) use table::BLOCK;
 pub use trouble::{Trouble, TroubleKind, is_crash_code};
 
 /// How a frame was found, the most trustworthy first.

@@ -15,6 +15,8 @@ const PAGE: u64 = 4096;
 const IP: u64 = 4;
 /// Bytes of one entry.
 const ENTRY: u64 = 6;
+/// Bytes of code for which the kernel's own index has one entry (`LOOKUP_BLOCK_SIZE`, `arch/x86/include/asm/orc_lookup.h`).
+pub(crate) const BLOCK: u64 = 256;
 /// Entries of one table at most: the largest kernels have a million.
 pub(super) const ENTRIES: u64 = 4 << 20;
 
@@ -88,11 +90,35 @@ impl Paged {
     }
 }
 
+/// The kernel's own index: for each block of its code the number of the entry that holds at its beginning.
+pub(super) struct Index {
+    /// Where the code begins.
+    pub(super) text: u64,
+    /// Where the numbers are.
+    pub(super) slots: KVirtAddr,
+    /// How many there are.
+    pub(super) count: u64,
+}
+
+impl Index {
+    /// The numbers of the entries that can hold at `pc`.
+    fn around(&self, memory: &KernelMemory<'_>, pc: u64) -> Option<Range<u64>> {
+        let block = pc.checked_sub(self.text)?.checked_div(BLOCK)?;
+        let slot = |number: u64| {
+            let at = self.slots.checked_add(number.checked_mul(4)?).filter(|_| number < self.count)?;
+            memory.read_u32(at).ok().map(u64::from)
+        };
+        let (first, last) = (slot(block)?, slot(block.checked_add(1)?)?);
+        (first <= last).then_some(first..last.saturating_add(1))
+    }
+}
+
 /// One table: ascending addresses, and an entry for each.
 pub(super) struct Table {
     ips: Paged,
     entries: Paged,
     count: u64,
+    index: Option<Index>,
 }
 
 impl Table {
@@ -102,7 +128,13 @@ impl Table {
             return None;
         }
         let (ip_bytes, entry_bytes) = (count.checked_mul(IP)?, count.checked_mul(ENTRY)?);
-        Some(Self { ips: Paged::new(ips.0, ip_bytes)?, entries: Paged::new(entries.0, entry_bytes)?, count })
+        let (ips, entries) = (Paged::new(ips.0, ip_bytes)?, Paged::new(entries.0, entry_bytes)?);
+        Some(Self { ips, entries, count, index: None })
+    }
+
+    /// The same with an index, which saves most of the pages that a search looks at.
+    pub(super) fn with_index(self, index: Option<Index>) -> Self {
+        Self { index, ..self }
     }
 
     /// How many entries it has.
@@ -127,7 +159,24 @@ impl Table {
     /// The number of the last entry at or below `pc`; `None` where all are above it. A page that is missing is an error only where
     /// the answer is on it.
     pub(super) fn search(&self, memory: &KernelMemory<'_>, pc: u64) -> Result<Option<u64>, Lost> {
-        let (mut low, mut high) = (0_u64, self.count);
+        let told = self
+            .index
+            .as_ref()
+            .and_then(|index| index.around(memory, pc))
+            .filter(|told| told.end <= self.count);
+        // The index is believed where the entry that it leads to holds at `pc`, and the next one does not.
+        if let Some(number) = told.and_then(|told| self.search_in(memory, pc, told).ok().flatten())
+            && self.ip(memory, number).is_ok_and(|ip| ip <= pc)
+            && (number.saturating_add(1) >= self.count
+                || self.ip(memory, number.saturating_add(1)).is_ok_and(|ip| ip > pc))
+        {
+            return Ok(Some(number));
+        }
+        self.search_in(memory, pc, 0..self.count)
+    }
+
+    fn search_in(&self, memory: &KernelMemory<'_>, pc: u64, within: Range<u64>) -> Result<Option<u64>, Lost> {
+        let (mut low, mut high) = (within.start, within.end);
         while low < high {
             let middle = low.midpoint(high);
             match self.ip(memory, middle) {

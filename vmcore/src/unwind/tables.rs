@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock};
 
 use super::orc::{self, OrcVersion, Rule};
-use super::table::{ENTRIES, Lost, Table};
+use super::table::{ENTRIES, Index, Lost, Table};
 use crate::addr::{KVirtAddr, NumberMap};
 use crate::kernel::describe::Description;
 use crate::kernel::value::{Slot, read_number};
@@ -95,6 +95,10 @@ impl<'a> Tables<'a> {
         }
         let kernel = Table::new(KVirtAddr(ips.start), KVirtAddr(entries.start), count)
             .ok_or_else(|| format!("an ORC table can't have {count} entries"))?;
+        let index = bounds("orc_lookup", "orc_lookup_end").zip(address("_stext")).map(|(slots, text)| {
+            Index { text, slots: KVirtAddr(slots.start), count: slots.end.saturating_sub(slots.start) / 4 }
+        });
+        let kernel = kernel.with_index(index);
         let modules: Vec<Module> = symbols
             .modules()
             .iter()

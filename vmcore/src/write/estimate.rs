@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use rayon::prelude::*;
+
 use super::{Effort, Encoder, pipeline};
 use crate::addr::Pfn;
 use crate::filter::{Class, Classes, Level};
@@ -88,6 +90,23 @@ pub fn sample(
             sample
         })
         .collect()
+}
+
+/// How many bytes these frames take in a kdump, with their descriptors: each of them is encoded. Pages of zeros take none but that.
+#[must_use]
+pub fn stored(dump: &Dump, frames: &[(Pfn, u64)], codec: Codec, effort: Effort, cancel: &Cancel) -> u64 {
+    let all: Vec<u64> =
+        frames.iter().flat_map(|(first, count)| first.0..first.0.saturating_add(*count)).collect();
+    let one = |(encoder, page, out): &mut (Encoder, Vec<u8>, Vec<u8>), pfn: &u64| {
+        if cancel.is_cancelled() || dump.read_frame(Pfn(*pfn), page).is_err() || pipeline::is_zero(page) {
+            return DESC;
+        }
+        out.clear();
+        encoder.encode(page, out);
+        u64::try_from(out.len()).unwrap_or(0).saturating_add(DESC)
+    };
+    let page = usize::try_from(dump.page_size()).unwrap_or(4096);
+    all.par_iter().map_init(|| (Encoder::new(codec, effort), vec![0; page], Vec::new()), one).sum()
 }
 
 /// Some of all frames.

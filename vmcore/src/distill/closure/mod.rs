@@ -1,11 +1,12 @@
 //! What foreign readers want of a kernel, beside what the analyses here read.
 
 mod readers;
+mod strings;
 mod unwind_tables;
 
 use std::collections::{BTreeMap, HashSet};
 
-use super::{Level, Reason};
+use super::{Level, Reason, runs_of};
 use crate::addr::{KVirtAddr, Pfn};
 use crate::kernel::describe::Description;
 use crate::kernel::percpu::PerCpu;
@@ -33,14 +34,19 @@ const LARGEST_STACK: u64 = 64 << 10;
 const FILES: u64 = 1 << 16;
 
 /// The kernel's variables, which readers look into by name: from one symbol to another. What lies from
-/// `__init_begin` to `__init_end` was given back after boot.
+/// `__init_begin` to `__init_end` was given back after boot, and so was what [`GIVEN_BACK`] names.
 const DATA: &[(&str, &str)] = &[
     ("_sdata", "_edata"),
-    ("__bss_start", "_end"),
     ("__start_ro_after_init", "__end_ro_after_init"),
     // The way into the unwind tables: where the unwinder here has found a frame, crash finds it too.
     ("orc_lookup", "orc_lookup_end"),
 ];
+
+/// The kernel's variables that begin as zeros.
+const BSS: (&str, &str) = ("__bss_start", "_end");
+/// What within [`BSS`] was given back after boot, and is anybody's memory now (`mem_encrypt_free_decrypted_mem`,
+/// `arch/x86/mm/mem_encrypt_amd.c`): most of 2 MiB.
+const GIVEN_BACK: (&str, &str) = ("__start_bss_decrypted_unused", "__end_bss_decrypted");
 
 /// Constants that readers take from the dump even where they have a vmlinux, and how much of them: crash compares `linux_banner` with
 /// its vmlinux's before it believes either.
@@ -62,7 +68,8 @@ const PROOFS: &[(&str, u64)] = &[
     ("__schedule", 16384),
 ];
 
-/// What a vmlinux has as well: readers that have one take it from there, and the analyses have read what they need.
+/// What a vmlinux has as well: the analyses have read what they need of it, and of the other readers those that have a vmlinux want
+/// the strings that something points at, and the code that stacks lead to.
 const CONSTANTS: &[(&str, &str)] = &[
     ("__start_rodata", "__end_rodata"),
     ("_sdata", "__init_begin"),
@@ -82,8 +89,9 @@ pub(super) struct Closure<'a> {
     description: Description,
     limits: &'a Limits,
     cancel: &'a Cancel,
-    noted: u64,
-    pub(super) why: BTreeMap<Reason, u64>,
+    /// What was touched before the last reason.
+    noted: Recorder<'a>,
+    pub(super) why: BTreeMap<Reason, Vec<(Pfn, u64)>>,
     pub(super) gaps: Vec<String>,
     pub(super) notes: Vec<String>,
 }
@@ -98,30 +106,45 @@ impl<'a> Closure<'a> {
         let memory = kernel.memory();
         let description = Description::load(memory, kernel.vmcoreinfo(), limits);
         let (why, gaps, notes) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { recorder, memory, kernel, description, limits, cancel, noted: 0, why, gaps, notes }
+        Self {
+            recorder,
+            memory,
+            kernel,
+            description,
+            limits,
+            cancel,
+            noted: Recorder::new(recorder.beneath()),
+            why,
+            gaps,
+            notes,
+        }
     }
 
-    /// Counts the frames of the dump that were touched since the last reason.
+    /// Notes which frames of the dump were touched since the last reason.
     pub(super) fn note(&mut self, reason: Reason) {
         let runs = self.recorder.touched();
-        let frames = runs.flat_map(|(first, count)| first.0..first.0.saturating_add(count));
-        let there = frames.filter(|pfn| self.recorder.state(Pfn(*pfn)) == PageState::Present);
-        let count = u64::try_from(there.count()).unwrap_or(u64::MAX);
-        self.why.insert(reason, count.saturating_sub(self.noted));
-        self.noted = count;
+        let frames = runs.flat_map(|(first, count)| first.0..first.0.saturating_add(count)).map(Pfn);
+        let new = runs_of(
+            frames.filter(|pfn| !self.noted.has(*pfn) && self.recorder.state(*pfn) == PageState::Present),
+        );
+        for pfn in new.iter().flat_map(|(first, count)| first.0..first.0.saturating_add(*count)) {
+            self.noted.touch(Pfn(pfn));
+        }
+        self.why.insert(reason, new);
     }
 
     pub(super) fn find(&mut self, level: Level) {
         for (from, to) in DATA {
             self.between(from, to);
         }
+        self.bss();
         for (name, bytes) in PROOFS {
             if let Some(at) = self.description.symbols.address(name) {
                 self.touch(at, *bytes);
             }
         }
         self.note(Reason::KernelData);
-        if level >= Level::Standard {
+        if level >= Level::Generous {
             for (from, to) in CONSTANTS {
                 self.between(from, to);
             }
@@ -134,8 +157,13 @@ impl<'a> Closure<'a> {
         let tasks = task::read(self.memory, &self.description, &per_cpu, self.limits);
         self.tasks(&tasks.tasks);
         self.note(Reason::Tasks);
-        self.unwind_tables(&self.stacks(&tasks.tasks));
+        let code = self.addresses_of_code(&self.stacks(&tasks.tasks));
+        self.unwind_tables(&code);
         self.note(Reason::UnwindTables);
+        if level >= Level::Standard {
+            self.code(&code);
+            self.note(Reason::CodeOnStacks);
+        }
         self.what_readers_begin_with(&per_cpu);
         self.note(Reason::Readers);
         self.modules();
@@ -145,6 +173,10 @@ impl<'a> Closure<'a> {
                 self.gaps.push(format!("open files are not looked for: {why}"));
             }
             self.note(Reason::Files);
+        }
+        if level == Level::Standard {
+            self.strings();
+            self.note(Reason::Strings);
         }
         if level >= Level::Generous {
             if let Err(why) = self.slab() {
@@ -185,6 +217,23 @@ impl<'a> Closure<'a> {
             at = at.saturating_add(step);
         }
         mapped
+    }
+
+    /// The variables that begin as zeros, without what was given back.
+    fn bss(&self) {
+        let symbols = &self.description.symbols;
+        let bounds = |(from, to): (&str, &str)| symbols.address(from).zip(symbols.address(to));
+        let Some((start, end)) = bounds(BSS) else { return };
+        // Up to whole pages, as it is given back.
+        let page = self.recorder.page_size();
+        let hole = bounds(GIVEN_BACK).and_then(|(from, to)| {
+            let (from, to) =
+                (from.0.checked_next_multiple_of(page)?, to.0.checked_div(page)?.checked_mul(page)?);
+            (start.0 <= from && from < to && to <= end.0).then_some((from, to))
+        });
+        let (until, on) = hole.unwrap_or((end.0, end.0));
+        self.touch(start, until.saturating_sub(start.0));
+        self.touch(KVirtAddr(on), end.0.saturating_sub(on));
     }
 
     fn between(&self, from: &str, to: &str) {
@@ -290,6 +339,9 @@ impl<'a> Closure<'a> {
             for path in ["root.dentry", "pwd.dentry"] {
                 fs.and_then(|fs| self.follow("fs_struct", fs, path, "dentry"));
             }
+            for path in ["root.mnt", "pwd.mnt"] {
+                fs.and_then(|fs| self.mount("fs_struct", fs, path));
+            }
             let files = self.follow("task_struct", one.kaddr, "files", "files_struct");
             let table = files.and_then(|files| self.follow("files_struct", files, "fdt", "fdtable"));
             let Some(table) = table.filter(|table| seen.insert(*table)) else { continue };
@@ -307,11 +359,19 @@ impl<'a> Closure<'a> {
         Ok(())
     }
 
+    /// Touches the mount that a pointer to its `struct vfsmount` is part of.
+    fn mount(&self, of: &str, object: KVirtAddr, member: &str) -> Option<()> {
+        let at = self.follow(of, object, member, "vfsmount")?;
+        let inside = self.offset("mount", "mnt")?;
+        self.touch(KVirtAddr(at.0.saturating_sub(inside)), self.size("mount"));
+        Some(())
+    }
+
     fn file(&self, file: KVirtAddr) {
         let bytes = self.size("file");
         self.touch(file, bytes);
         self.follow("file", file, "f_inode", "inode");
-        self.follow("file", file, "f_path.mnt", "vfsmount");
+        self.mount("file", file, "f_path.mnt");
         // The names up to the root of the filesystem, with a bound against cycles.
         let mut dentry = self.follow("file", file, "f_path.dentry", "dentry");
         for _ in 0..64 {

@@ -20,6 +20,8 @@ const SMALL_ARRAY: u64 = 64 << 20;
 const STACKS: u64 = 7;
 /// States that have a word (`task_state_array`, `fs/proc/array.c`): nine in 6.1.
 const STATES: u64 = 12;
+/// Flags that a page can have.
+const FLAGS: u64 = 64;
 /// `EXCEPTION_STKSZ` with KASAN.
 const EXCEPTION_STACK: u64 = 32 << 10;
 
@@ -30,6 +32,19 @@ impl Closure<'_> {
         self.memory_blocks();
         self.exception_stacks(per_cpu);
         self.words_for_states();
+        self.words_for_page_flags();
+    }
+
+    /// The words for the flags of pages, each behind its mask: without one of them crash complains before its prompt.
+    fn words_for_page_flags(&self) {
+        let Some(array) = self.description.symbols.address("pageflag_names") else { return };
+        for number in 0..FLAGS {
+            let slot = KVirtAddr(array.0.saturating_add(number.saturating_mul(16)).saturating_add(8));
+            match self.memory.read_ptr(slot) {
+                Ok(text) if text.0 != 0 => self.touch(text, 32),
+                _ => break,
+            };
+        }
     }
 
     /// The words for the states of tasks: without them crash takes idle kernel threads for stuck ones.

@@ -1,62 +1,80 @@
-//! The parts of the unwind tables that a reader may want for what lies on the stacks.
+//! The parts of the unwind tables, and of the code, that a reader may want for what lies on the stacks.
 //!
 //! The unwinder here begins at the registers of a fault, crash where the kernel stopped: it goes through the functions that
 //! reported the fault too. Where it finds no entry it takes each word for a frame, without a warning.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use super::{Closure, STACK};
 use crate::addr::KVirtAddr;
+use crate::unwind::BLOCK;
 
-/// Bytes of code for which the kernel's own index has one entry (`LOOKUP_BLOCK_SIZE`, `arch/x86/include/asm/orc_lookup.h`).
-const BLOCK: u64 = 256;
 /// Bytes of an address in the table, and of an entry (`struct orc_entry`).
 const ADDRESS: u64 = 4;
 const ENTRY: u64 = 6;
 
+/// Bytes of code before an address on a stack that hold the call which put it there: no instruction is longer.
+const CALL: u64 = 16;
+
 /// Where the kernel's tables are.
 struct Tables {
     text: u64,
-    text_end: u64,
     index: KVirtAddr,
     addresses: KVirtAddr,
     entries: KVirtAddr,
 }
 
 impl Closure<'_> {
-    /// Touches what the tables have for each word of these stacks that may be an address of the kernel's code.
-    pub(super) fn unwind_tables(&self, stacks: &[(KVirtAddr, u64)]) {
+    /// The words of these stacks that may be addresses of the kernel's code.
+    pub(super) fn addresses_of_code(&self, stacks: &[(KVirtAddr, u64)]) -> BTreeSet<u64> {
+        let symbols = &self.description.symbols;
+        let mut found = BTreeSet::new();
+        let Some((text, end)) = symbols.address("_stext").zip(symbols.address("_etext")) else {
+            return found;
+        };
+        let mut bytes = Vec::new();
+        for (stack, size) in stacks {
+            if self.cancel.is_cancelled() {
+                break;
+            }
+            bytes.resize(usize::try_from(*size).unwrap_or(0), 0);
+            if self.memory.read(*stack, &mut bytes).is_ok() {
+                let words = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+                found.extend(words.filter(|pc| (text.0..end.0).contains(pc)));
+            }
+        }
+        found
+    }
+
+    /// Touches what the tables have for each of these addresses.
+    pub(super) fn unwind_tables(&self, addresses: &BTreeSet<u64>) {
         let symbols = &self.description.symbols;
         let at = |name: &str| symbols.address(name);
         let found = (|| {
             Some(Tables {
                 text: at("_stext")?.0,
-                text_end: at("_etext")?.0,
                 index: at("orc_lookup")?,
                 addresses: at("__start_orc_unwind_ip")?,
                 entries: at("__start_orc_unwind")?,
             })
         })();
         let Some(tables) = found else { return };
-        let mut seen = HashSet::new();
-        let mut bytes = Vec::new();
-        for (stack, size) in stacks {
-            if self.cancel.is_cancelled() {
-                return;
+        let mut last = None;
+        for pc in addresses {
+            let block = pc.saturating_sub(tables.text).wrapping_div(BLOCK);
+            if last.replace(block) != Some(block) {
+                self.block_of_code(&tables, block);
             }
-            bytes.resize(usize::try_from(*size).unwrap_or(0), 0);
-            if self.memory.read(*stack, &mut bytes).is_err() {
-                continue;
-            }
-            for word in bytes.as_chunks::<8>().0 {
-                let pc = u64::from_le_bytes(*word);
-                let Some(into) = pc.checked_sub(tables.text).filter(|_| pc < tables.text_end) else {
-                    continue;
-                };
-                let block = into.wrapping_div(BLOCK);
-                if seen.insert(block) {
-                    self.block_of_code(&tables, block);
-                }
+        }
+    }
+
+    /// Touches the code before each of these addresses, which tells whether a call has put it there, and where its function begins:
+    /// from there on it is disassembled.
+    pub(super) fn code(&self, addresses: &BTreeSet<u64>) {
+        for pc in addresses {
+            self.touch(KVirtAddr(pc.saturating_sub(CALL)), CALL.saturating_add(1));
+            if let Some(at) = self.description.symbols.at(KVirtAddr(*pc)) {
+                self.touch(at.symbol.address, pc.saturating_sub(at.symbol.address.0));
             }
         }
     }

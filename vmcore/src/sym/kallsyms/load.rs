@@ -198,8 +198,14 @@ fn read_names(
     let most = count.saturating_mul(NAME_BYTES).saturating_add(1 << 16);
     // The token table follows the names and their markers in all kernels so far.
     let between = tables.token_table.0.checked_sub(tables.names.0).and_then(|n| usize::try_from(n).ok());
-    let mut len =
-        between.filter(|n| *n <= most).unwrap_or_else(|| count.saturating_mul(20).saturating_add(1 << 16));
+    let mut between = between.filter(|n| *n <= most);
+    // So do, in newer kernels, three bytes for each symbol, which sort them by name and are not read here: markers where they are
+    // looked for without these tell that they were there.
+    let sorted = count.saturating_mul(3) & !7;
+    let mut len = match between.and_then(|n| n.checked_sub(sorted)) {
+        Some(len) => len,
+        None => count.saturating_mul(20).saturating_add(1 << 16),
+    };
     loop {
         let bytes = read_table(memory, tables.names, len);
         let gone: usize = bytes.missing.iter().map(|m| m.range.len()).sum();
@@ -215,7 +221,7 @@ fn read_names(
                 return Err(KallsymsError::Damaged { what: "the names", at: tables.names, why });
             }
             // Too little was read, or it is damaged: more of it tells which.
-            _ => len = len.saturating_mul(2).min(most),
+            _ => len = between.take().unwrap_or_else(|| len.saturating_mul(2)).min(most),
         }
     }
 }
