@@ -157,7 +157,7 @@ impl<'a> Closure<'a> {
         let tasks = task::read(self.memory, &self.description, &per_cpu, self.limits);
         self.tasks(&tasks.tasks);
         self.note(Reason::Tasks);
-        let code = self.addresses_of_code(&self.stacks(&tasks.tasks));
+        let code = self.addresses_of_code(&self.stacks(&tasks.tasks, &per_cpu));
         self.unwind_tables(&code);
         self.note(Reason::UnwindTables);
         if level >= Level::Standard {

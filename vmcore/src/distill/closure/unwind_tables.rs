@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 
 use super::{Closure, STACK};
 use crate::addr::KVirtAddr;
-use crate::unwind::BLOCK;
+use crate::kernel::percpu::PerCpu;
+use crate::kernel::task::Task;
+use crate::unwind::{BLOCK, Unwinder};
 
 /// Bytes of an address in the table, and of an entry (`struct orc_entry`).
 const ADDRESS: u64 = 4;
@@ -93,10 +95,14 @@ impl Closure<'_> {
         }
     }
 
-    /// The stacks of these tasks.
-    pub(super) fn stacks(&self, tasks: &[crate::kernel::task::Task]) -> Vec<(KVirtAddr, u64)> {
+    /// The stacks of these tasks, and those that CPUs have for interrupts and exceptions.
+    pub(super) fn stacks(&self, tasks: &[Task], per_cpu: &PerCpu) -> Vec<(KVirtAddr, u64)> {
         let size = self.stack_size();
-        tasks.iter().filter_map(|task| Some((task.stack?, size))).collect()
+        let own = tasks.iter().filter_map(|task| Some((task.stack?, size)));
+        let unwinder = Unwinder::new(self.memory, &self.description, per_cpu, self.limits);
+        let of_cpus = per_cpu.possible().iter().flat_map(|cpu| unwinder.cpu_stacks(*cpu));
+        own.chain(of_cpus.map(|(_, stack)| (stack.start, stack.end.0.saturating_sub(stack.start.0))))
+            .collect()
     }
 
     /// Bytes of a task's stack.
