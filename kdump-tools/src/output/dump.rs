@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(
             missing_words(&state, 4096),
             "NO: 256 pages (1 MiB) lost; cut off at 4096 bytes (file offset 0x1000); 1 page (4 KiB) corrupt; \
-             its writer marked it as incomplete"
+             2 pages (8 KiB) can be those of other frames; its writer marked it as incomplete"
         );
     }
 
