@@ -49,13 +49,14 @@ impl PageCache {
         Some(Arc::clone(&slot.page))
     }
 
-    /// Memory of `bytes` for the page of that number, to be written over: another page can be in it.
+    /// Memory of `bytes` for the page of that number: zeros.
     pub(crate) fn room(&self, number: u64, bytes: usize) -> Arc<[u8]> {
         let shard = self.shard(number).map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner));
         let spare = shard.and_then(|mut shard| shard.spare.take());
         if let Some(mut page) = spare
-            && Arc::get_mut(&mut page).is_some_and(|own| own.len() == bytes)
+            && let Some(own) = Arc::get_mut(&mut page).filter(|own| own.len() == bytes)
         {
+            own.fill(0);
             return page;
         }
         std::iter::repeat_n(0, bytes).collect()
@@ -95,7 +96,7 @@ mod tests {
         let held: usize = cache.shards.iter().map(|shard| shard.lock().unwrap().pages.len()).sum();
         assert!(held <= 64, "{held}");
         assert_eq!(cache.get(9_999).unwrap()[0], 9_999u64 as u8);
-        assert_eq!(cache.room(9_999, 4096).len(), 4096);
+        assert_eq!(cache.room(9_999, 4096)[..], [0; 4096], "memory that was used before is cleared");
         assert!(cache.get(0).is_none());
     }
 
