@@ -49,7 +49,7 @@ pub struct Scan {
     pub candidates: Vec<Candidate>,
     /// Why the first is the best: one sentence.
     pub why: String,
-    /// Frames whose first bytes were looked at.
+    /// Frames whose first bytes were looked at; not those that are known to be zeros.
     pub scanned: u64,
     /// Frames that could not be read.
     pub unreadable: u64,
@@ -194,7 +194,9 @@ fn by_frames(
             let first = part.saturating_mul(STEP);
             let last = first.saturating_add(STEP).min(end);
             let mut head = [0; HEAD];
-            for pfn in (first..last).map(Pfn) {
+            let mut next = mem.next_written(Pfn(first));
+            while let Some(pfn) = next.filter(|pfn| pfn.0 < last) {
+                next = pfn.checked_add(1).and_then(|pfn| mem.next_written(pfn));
                 if mem.state(pfn) != PageState::Present {
                     continue;
                 }
@@ -223,11 +225,11 @@ fn by_frames(
     places
 }
 
-/// The pieces of [`STEP`] frames in which any frame is present. Not all pieces up to the last one: a header may claim
+/// The pieces of [`STEP`] frames in which any frame may hold the text. Not all pieces up to the last one: a header may claim
 /// 2^52 bytes of memory and store a page of it.
 fn parts_with_frames(mem: &dyn PhysicalMemory, cancel: &Cancel) -> Vec<u64> {
     let mut parts = Vec::new();
-    let mut next = mem.next_present(Pfn(0));
+    let mut next = mem.next_written(Pfn(0));
     while let Some(pfn) = next
         && parts.len() < MAX_PARTS
         && !cancel.is_cancelled()
@@ -235,7 +237,7 @@ fn parts_with_frames(mem: &dyn PhysicalMemory, cancel: &Cancel) -> Vec<u64> {
         let part = pfn.0 >> STEP.trailing_zeros();
         parts.push(part);
         let behind = part.checked_add(1).and_then(|part| part.checked_mul(STEP));
-        next = behind.and_then(|behind| mem.next_present(Pfn(behind)));
+        next = behind.and_then(|behind| mem.next_written(Pfn(behind)));
     }
     parts
 }

@@ -54,6 +54,16 @@ impl Frames {
         let bytes = indexed.div_ceil(8);
         let mut done = 0;
         while done < bytes {
+            // Holes of the file: a header of some bytes can claim 16 GiB of bitmaps that are nothing else.
+            let holes = [ram_at, stored_at]
+                .map(|at| hole(&**source, at.saturating_add(done), bytes.saturating_sub(done)));
+            let steps = holes.into_iter().min().unwrap_or(0).checked_div(STEP).unwrap_or(0);
+            if steps > 0 {
+                ram.pass(steps);
+                stored.pass(steps);
+                done = done.saturating_add(steps.saturating_mul(STEP));
+                continue;
+            }
             let step = STEP.min(bytes.saturating_sub(done));
             let bits_here = indexed.saturating_sub(done.saturating_mul(8)).min(step.saturating_mul(8));
             ram.read(source, ram_at.saturating_add(done), step, bits_here)?;
@@ -142,6 +152,12 @@ impl Frames {
         }
         None
     }
+}
+
+/// How many bytes from `at` on, of `most`, are in the source and known to be zeros.
+fn hole(source: &dyn ReadAt, at: u64, most: u64) -> u64 {
+    let end = source.next_data(at).unwrap_or_else(|| source.len());
+    end.saturating_sub(at).min(most)
 }
 
 fn bits_of(bytes: usize) -> u64 {
@@ -277,6 +293,14 @@ impl Indexer {
         Ok(())
     }
 
+    /// Passes over steps of clear bits without reading them.
+    fn pass(&mut self, steps: u64) {
+        let bytes = usize::try_from(steps.saturating_mul(STEP)).unwrap_or(usize::MAX);
+        let pieces = bytes.checked_div(PIECE).unwrap_or(0);
+        self.ranks.resize(self.ranks.len().saturating_add(pieces), self.sum);
+        self.known = self.known.saturating_add(bits_of(bytes));
+    }
+
     fn finish(mut self, source: &Arc<dyn ReadAt>, at: u64) -> Bitmap {
         let pieces = self.ranks.iter().map(|_| OnceLock::new()).collect();
         self.ranks.push(self.sum);
@@ -302,6 +326,44 @@ mod tests {
         let all: Vec<Frame> = (0..8).map(|n| map.frame(n)).collect();
         assert_eq!(all, [Excluded, Stored(0), Excluded, Stored(1), Hole, Hole, Hole, Hole]);
         assert_eq!((map.excluded, map.unknown, map.stored()), (2, 0, 2));
+    }
+
+    #[test]
+    fn holes_of_the_file_are_clear_bits_that_nobody_reads() {
+        /// Zeros for ever, but for one byte of each bitmap; what is read of the rest fails.
+        struct Holes(u64, u64);
+        impl ReadAt for Holes {
+            fn len(&self) -> u64 {
+                1 << 40
+            }
+            fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+                let near = |data: u64| offset.abs_diff(data) <= STEP;
+                if !near(self.0) && !near(self.1) {
+                    return Err(io::ErrorKind::Other.into());
+                }
+                buf.fill(0);
+                for data in [self.0, self.1] {
+                    if let Some(byte) =
+                        data.checked_sub(offset).and_then(|at| buf.get_mut(usize::try_from(at).ok()?))
+                    {
+                        *byte = 0b11;
+                    }
+                }
+                Ok(buf.len())
+            }
+            fn next_data(&self, offset: u64) -> Option<u64> {
+                [self.0, self.1].into_iter().filter(|data| *data >= offset).min()
+            }
+        }
+        let (second, byte) = (1 << 33, 5 * STEP + 100);
+        let source: Arc<dyn ReadAt> = Arc::new(Holes(byte, second + byte + 8));
+        let map = Frames::index(&source, (0, second), 1 << 36, u64::MAX).unwrap();
+        assert_eq!((map.excluded, map.unknown, map.stored(), map.known()), (2, 0, 2, 1 << 36));
+        assert_eq!(map.next(0), Some(byte * 8));
+        assert_eq!(map.frame(byte * 8 + 1), Excluded);
+        assert_eq!(map.next_stored(0), Some(byte * 8 + 64));
+        assert_eq!(map.frame(byte * 8 + 65), Stored(1));
+        assert_eq!(map.frame((1 << 36) - 1), Hole);
     }
 
     #[test]

@@ -213,6 +213,13 @@ impl PhysicalMemory for Dump {
         }
     }
 
+    fn next_written(&self, pfn: Pfn) -> Option<Pfn> {
+        match &self.memory {
+            Memory::Elf(memory) => memory.next_written(pfn),
+            Memory::Kdump(memory) => memory.next_stored(pfn),
+        }
+    }
+
     fn read(&self, paddr: PhysAddr, buf: &mut [u8]) -> Result<(), PageError> {
         let len = u64::try_from(buf.len()).unwrap_or(u64::MAX);
         if len > 0 && paddr.0.checked_add(len.saturating_sub(1)).is_none() {

@@ -44,6 +44,22 @@ impl ElfMemory {
         self.segments.next_in_file(start).map(|extent| self.pfn(extent.start.max(start)))
     }
 
+    /// The first frame from `pfn` on of which the file has bytes that may not be zeros.
+    pub(crate) fn next_written(&self, pfn: Pfn) -> Option<Pfn> {
+        let mut start = pfn.start(self.page_size)?.0;
+        while let Some(extent) = self.segments.next_in_file(start) {
+            start = extent.start.max(start);
+            let (Backing::File(at), left) = extent.from(start) else { return None };
+            match self.source.next_data(at) {
+                Some(data) if data.saturating_sub(at) < left => {
+                    return Some(self.pfn(start.saturating_add(data.saturating_sub(at))));
+                }
+                _ => start = extent.end,
+            }
+        }
+        None
+    }
+
     /// The end of the frames from `pfn` on that lie wholly in one range, and so are in one state; `None` where `pfn` does not.
     pub(crate) fn alike(&self, pfn: Pfn) -> Option<(PageState, Pfn)> {
         let start = pfn.start(self.page_size)?;
@@ -145,5 +161,46 @@ impl ElfMemory {
             format!("it should be at file offset {at:#x}, but the file ends at {len:#x}")
         };
         PageError::Lost { pfn, why }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::elf::LoadSegment;
+
+    /// A terabyte of zeros, but for the bytes at these offsets.
+    struct Holes([u64; 2]);
+
+    impl ReadAt for Holes {
+        fn len(&self) -> u64 {
+            1 << 40
+        }
+        fn read_at(&self, _: u64, _: &mut [u8]) -> std::io::Result<usize> {
+            Ok(0)
+        }
+        fn next_data(&self, offset: u64) -> Option<u64> {
+            self.0.into_iter().find(|data| *data >= offset)
+        }
+    }
+
+    #[test]
+    fn holes_of_the_file_are_passed_over_up_to_the_frame_that_holds_something() {
+        let load =
+            |paddr, offset, size| LoadSegment { paddr, vaddr: 0, offset, file_size: size, mem_size: size };
+        let source = Arc::new(Holes([0x5678, (1 << 39) + 0x1fff]));
+        // The second has nothing; the third has the byte as its last.
+        let loads = [
+            load(0x10_0000, 0x1000, 0x10_0000),
+            load(1 << 30, 0x10_0000, 1 << 38),
+            load(1 << 42, 1 << 39, 0x2000),
+        ];
+        let segments = Segments::new(&loads, &*source, 9);
+        let memory = ElfMemory { source, segments, page_size: 4096 };
+        assert_eq!(memory.next_present(Pfn(0)), Some(Pfn(0x100)));
+        assert_eq!(memory.next_written(Pfn(0)), Some(Pfn(0x104)));
+        assert_eq!(memory.next_written(Pfn(0x104)), Some(Pfn(0x104)));
+        assert_eq!(memory.next_written(Pfn(0x105)), Some(Pfn((1 << 30) + 1)));
+        assert_eq!(memory.next_written(Pfn((1 << 30) + 2)), None);
     }
 }

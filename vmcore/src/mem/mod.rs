@@ -69,6 +69,12 @@ pub trait PhysicalMemory: Send + Sync {
         }
         next
     }
+
+    /// The first frame from `pfn` on that is present and may hold anything but zeros: for walks that look for something.
+    /// Some bytes of a stream or a sparse file can announce terabytes of zeros.
+    fn next_written(&self, pfn: Pfn) -> Option<Pfn> {
+        self.next_present(pfn)
+    }
 }
 
 /// A read that failed, as a reason: what is behind the end or never arrived is lost, the rest is the system's.

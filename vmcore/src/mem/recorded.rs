@@ -154,6 +154,10 @@ impl PhysicalMemory for Recorder<'_> {
     fn next_present(&self, pfn: Pfn) -> Option<Pfn> {
         self.memory.next_present(pfn)
     }
+
+    fn next_written(&self, pfn: Pfn) -> Option<Pfn> {
+        self.memory.next_written(pfn)
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use super::ReadAt;
@@ -13,6 +13,8 @@ use crate::error::{OpenError, OpenErrorKind};
 pub struct FileSource {
     file: File,
     len: u64,
+    /// It takes less room than it is long, so that it may have holes.
+    sparse: bool,
 }
 
 impl FileSource {
@@ -23,7 +25,8 @@ impl FileSource {
     pub fn new(mut file: File) -> io::Result<Self> {
         let meta = file.metadata()?;
         let len = if meta.file_type().is_block_device() { file.seek(SeekFrom::End(0))? } else { meta.len() };
-        Ok(Self { file, len })
+        let sparse = meta.is_file() && meta.blocks().saturating_mul(512) < len;
+        Ok(Self { file, len, sparse })
     }
 
     /// The file itself.
@@ -44,6 +47,19 @@ impl ReadAt for FileSource {
         let count = there.min(buf.len());
         // Asked nothing, because the system refuses offsets past 2^63 even then.
         buf.get_mut(..count).filter(|buf| !buf.is_empty()).map_or(Ok(0), |buf| self.file.read_at(buf, offset))
+    }
+
+    fn next_data(&self, offset: u64) -> Option<u64> {
+        let here = (offset < self.len).then_some(offset)?;
+        if !self.sparse {
+            return Some(here);
+        }
+        match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(offset)) {
+            Ok(data) => (data < self.len).then_some(data),
+            Err(rustix::io::Errno::NXIO) => None,
+            // A file system that knows of no holes.
+            Err(_) => Some(here),
+        }
     }
 }
 
@@ -113,5 +129,21 @@ mod tests {
         assert_eq!((file.len(), file.read_at(8, &mut buf).unwrap()), (10, 2));
         assert_eq!(&buf[..2], b"89");
         assert_eq!(file.read_at(10, &mut buf).unwrap(), 0);
+        assert_eq!((file.next_data(3), file.next_data(10)), (Some(3), None));
+    }
+
+    #[test]
+    fn holes_of_a_sparse_file_are_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let file = File::create(&path).unwrap();
+        file.write_all_at(b"x", 8 << 20).unwrap();
+        file.set_len(1 << 40).unwrap();
+        let source = open_file(&path).unwrap();
+        assert_eq!(source.read_at(3, &mut [9; 4]).unwrap(), 4);
+        let next = source.next_data(3).unwrap();
+        // A file system without holes gives the place asked for.
+        assert!(next == 3 || next == 8 << 20, "{next}");
+        assert!(next == 3 || source.next_data((8 << 20) + 65536).is_none());
     }
 }

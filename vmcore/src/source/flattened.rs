@@ -194,6 +194,15 @@ impl ReadAt for Flattened {
     fn gaps(&self) -> &[Range<u64>] {
         &self.gaps
     }
+
+    fn next_data(&self, offset: u64) -> Option<u64> {
+        // The holes of a stream that was cut are no zeros: they have to be met where they are read.
+        if self.cut.is_some() {
+            return (offset < self.len).then_some(offset);
+        }
+        let next = self.extents.partition_point(|extent| extent.end <= offset);
+        self.extents.get(next).map(|extent| extent.start.max(offset))
+    }
 }
 
 fn to_usize(count: u64) -> usize {
@@ -344,7 +353,12 @@ mod tests {
         read_exact_at(&open(stream(records, true)).unwrap(), 0, &mut buf).unwrap();
         assert_eq!(&buf, b"ab\0\0\0\0gh");
 
+        let whole = open(stream(records, true)).unwrap();
+        let next: Vec<_> = [0, 1, 2, 5, 6, 7, 8].map(|at| whole.next_data(at)).into();
+        assert_eq!(next, [Some(0), Some(1), Some(6), Some(6), Some(6), Some(7), None]);
+
         let cut = open(stream(records, false)).unwrap();
+        assert_eq!(cut.next_data(3), Some(3), "what never arrived is no hole");
         assert_eq!((cut.gaps().len(), &cut.gaps()[0]), (1, &(2..6)));
         assert_eq!(cut.cut().unwrap(), "ends without its end marker, at stream offset 0x1024");
         let err = read_exact_at(&cut, 0, &mut buf).unwrap_err();

@@ -35,6 +35,12 @@ pub trait ReadAt: Send + Sync {
     fn gaps(&self) -> &[Range<u64>] {
         &[]
     }
+
+    /// The first offset from `offset` on at which there may be anything but zeros: what lies before it need not be
+    /// read to know it. `None` where only zeros follow, or nothing. A few bytes can announce terabytes of holes.
+    fn next_data(&self, offset: u64) -> Option<u64> {
+        (offset < self.len()).then_some(offset)
+    }
 }
 
 /// The bytes at this offset belong to a stream that was cut before they came.
@@ -70,6 +76,10 @@ impl<T: ReadAt + ?Sized> ReadAt for Arc<T> {
 
     fn gaps(&self) -> &[Range<u64>] {
         (**self).gaps()
+    }
+
+    fn next_data(&self, offset: u64) -> Option<u64> {
+        (**self).next_data(offset)
     }
 }
 
