@@ -66,6 +66,22 @@ view! {
 }
 
 view! {
+    /// The bitmaps of `struct blk_mq_tags`: a `struct sbitmap_queue` each, or a pointer to one (5.10 to 5.15).
+    struct TagBitmaps of "blk_mq_tags" {
+        shared: Place = ["bitmap_tags"],
+        reserved: Place = ["breserved_tags"],
+    }
+}
+
+view! {
+    /// `struct sbitmap_queue`.
+    struct Bitmap of "sbitmap_queue" {
+        words: KVirtAddr = ["sb.map"],
+        count: u32 = ["sb.map_nr"],
+    }
+}
+
+view! {
     /// `struct request`.
     struct RequestView of "request" {
         queue: KVirtAddr = ["q"],
@@ -147,6 +163,19 @@ struct Layouts {
     tree: Option<xarray::Layout>,
 }
 
+impl Layouts {
+    fn new(types: &Types) -> Result<Self, String> {
+        Ok(Self {
+            disks: Layout::new(types).map_err(|e| e.to_string())?,
+            queues: Layout::new(types).map_err(|e| e.to_string())?,
+            contexts: Layout::new(types).ok(),
+            tags: Layout::new(types).ok(),
+            requests: Layout::new(types).ok(),
+            tree: xarray::Layout::new(types).ok(),
+        })
+    }
+}
+
 /// All disks with what their drivers have.
 ///
 /// # Errors
@@ -157,14 +186,7 @@ pub fn read(
     limit: usize,
 ) -> Result<Walk<Device>, String> {
     let types = &description.types;
-    let layouts = Layouts {
-        disks: Layout::new(types).map_err(|e| e.to_string())?,
-        queues: Layout::new(types).map_err(|e| e.to_string())?,
-        contexts: Layout::new(types).ok(),
-        tags: Layout::new(types).ok(),
-        requests: Layout::new(types).ok(),
-        tree: xarray::Layout::new(types).ok(),
-    };
+    let layouts = Layouts::new(types)?;
     let found = disks(memory, description, limit)?;
     let mut walk = Walk { items: Vec::new(), end: found.end, lost: found.lost };
     for at in found.items {
@@ -406,6 +428,45 @@ fn requests(
         }
     }
     Some(found)
+}
+
+/// Where the words of the bitmaps of a disk's tags are, and their bytes: readers that count requests begin there. What of
+/// them can't be had is not named.
+pub(crate) fn tag_bitmaps(
+    memory: &KernelMemory<'_>,
+    description: &Description,
+    disk: &Device,
+) -> Vec<(KVirtAddr, u64)> {
+    let types = &description.types;
+    let find = || -> Result<Vec<(KVirtAddr, u64)>, String> {
+        let layouts = Layouts::new(types)?;
+        let contexts = layouts.contexts.as_ref().ok_or("no struct blk_mq_hw_ctx")?;
+        let bitmaps: Layout<TagBitmaps> = Layout::new(types).map_err(|e| e.to_string())?;
+        let layout: Layout<Bitmap> = Layout::new(types).map_err(|e| e.to_string())?;
+        let tags = types
+            .structure("blk_mq_tags")
+            .and_then(|s| s.member("bitmap_tags"))
+            .map_err(|e| e.to_string())?;
+        let by_pointer = tags.ty().resolve().is_ok_and(|ty| ty.kind() == Kind::Pointer);
+        let word = types.structure("sbitmap_word").map_err(|e| e.to_string())?.size();
+        let queue = layouts.queues.read(memory, disk.queue).map_err(|e| e.to_string())?;
+        let mut found = Vec::new();
+        for at in hardware_contexts(memory, &layouts, &queue, &mut Vec::new()).unwrap_or_default() {
+            let tags = contexts.read(memory, at).ok().filter(|context| !context.tags.is_null());
+            let Some(tags) = tags.and_then(|context| bitmaps.read(memory, context.tags).ok()) else {
+                continue;
+            };
+            for Place(place) in [tags.shared, tags.reserved] {
+                let place = if by_pointer { memory.read_ptr(place).ok() } else { Some(place) };
+                if let Some(bitmap) = place.and_then(|place| layout.read(memory, place).ok()) {
+                    // A word has a bit at least.
+                    found.push((bitmap.words, word.saturating_mul(bitmap.count.min(TAGS).into())));
+                }
+            }
+        }
+        Ok(found)
+    };
+    find().unwrap_or_default()
 }
 
 fn hardware_contexts(

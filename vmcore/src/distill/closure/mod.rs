@@ -187,6 +187,7 @@ impl<'a> Closure<'a> {
         if level >= Level::Standard {
             self.page_array_whole(level);
             self.block_inodes();
+            self.tags_of_disks();
         }
         self.page_structs();
         self.note(Reason::PageStructs);

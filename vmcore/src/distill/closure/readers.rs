@@ -3,9 +3,9 @@
 use super::super::Level;
 use super::Closure;
 use crate::addr::KVirtAddr;
-use crate::kernel::list;
 use crate::kernel::percpu::PerCpu;
 use crate::kernel::xarray::{self, Entry};
+use crate::kernel::{block, list};
 use crate::mem::PhysicalMemory;
 
 /// Nodes of memory that a kernel can have (`MAX_NUMNODES` with the largest `CONFIG_NODES_SHIFT`).
@@ -156,6 +156,16 @@ impl Closure<'_> {
         let bytes = self.size("inode");
         for node in list::walk(self.memory, head, self.limits.walk_items).items {
             self.touch(KVirtAddr(node.0.saturating_sub(inside)), bytes);
+        }
+    }
+
+    /// The bitmaps of the tags of the disks: crash's `dev -d` counts by them, where the analyses look at the requests.
+    pub(super) fn tags_of_disks(&self) {
+        let Ok(disks) = block::list(self.memory, &self.description, self.limits.walk_items) else { return };
+        for disk in disks.items {
+            for (words, bytes) in block::tag_bitmaps(self.memory, &self.description, &disk) {
+                self.touch(words, bytes);
+            }
         }
     }
 
