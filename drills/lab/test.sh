@@ -46,6 +46,8 @@ for kernel in 6.1 6.12; do
 done
 "$lab" lab make --kernel 6.1 --recipe host-elf --recipe host-kdump-zlib --recipe host-elf-no-vmcoreinfo \
 	--recipe host-kdump-zlib-no-vmcoreinfo -o "$dumps"
+# A crash in an interrupt, whose stack is that of a CPU.
+"$lab" lab make --kernel 6.1 --recipe soft-lockup -o "$dumps"
 # What kdt itself collects in a capture kernel.
 "$lab" lab make --kernel 6.1 --recipe kdump-kdt --recipe kdump-kdt-flattened \
 	--recipe kdump-kdt-makedumpfile -o "$dumps"
