@@ -11,15 +11,19 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use vmcore::addr::Pfn;
+use vmcore::addr::{Pfn, PhysAddr};
 use vmcore::analysis::subject::Subject;
-use vmcore::filter::{self, Class, Classes, Level, Selection, classify};
+use vmcore::analysis::triage::{Options as TriageOptions, triage};
+use vmcore::error::PageError;
+use vmcore::filter::{self, Class, Classes, Level, Selection, classify, left_out};
 use vmcore::format::Codec;
 use vmcore::format::vmcoreinfo::Vmcoreinfo;
 use vmcore::kernel::{Kernel, Options as KernelOptions};
 use vmcore::limits::Limits;
 use vmcore::progress::{Cancel, Quiet};
+use vmcore::report::Finding;
 use vmcore::write::{FileSink, FlatSink, Form, Options, Reuse, Sink, Texts, Written, cut, write};
+use vmcore::xlat::KernelMemory;
 use vmcore::{Dump, OpenOptions, PageState, PhysicalMemory};
 
 fn real() -> Dump {
@@ -340,4 +344,67 @@ fn pages_are_taken_over_as_they_are_stored_and_a_damaged_one_is_noticed() {
         let written = put(&damaged, &all, &over, &dir.path().join(name), false);
         assert_eq!(written.unreadable, unreadable, "{name}");
     }
+}
+
+/// A dump of which all is said to be left out, and can be read all the same.
+struct SaidToBeGone<'a>(&'a Dump);
+
+impl PhysicalMemory for SaidToBeGone<'_> {
+    fn page_size(&self) -> u64 {
+        self.0.page_size()
+    }
+
+    fn end_pfn(&self) -> Pfn {
+        self.0.end_pfn()
+    }
+
+    fn state(&self, pfn: Pfn) -> PageState {
+        match self.0.state(pfn) {
+            PageState::Present => PageState::Excluded,
+            other => other,
+        }
+    }
+
+    fn read(&self, paddr: PhysAddr, buf: &mut [u8]) -> Result<(), PageError> {
+        self.0.read(paddr, buf)
+    }
+
+    fn next_present(&self, pfn: Pfn) -> Option<Pfn> {
+        self.0.next_present(pfn)
+    }
+}
+
+fn overfiltered(dump: &Dump) -> Option<Finding> {
+    let options = TriageOptions::new("test", "0");
+    let report = triage(&Subject::new(dump), &options, &Quiet, &Cancel::default());
+    report.findings.into_iter().find(|finding| finding.code == "KD-DUMP-OVERFILTERED")
+}
+
+#[test]
+fn slab_that_a_writer_left_out_is_told_and_nothing_else_is() {
+    let (dump, dir) = (real(), tempfile::tempdir().unwrap());
+    let kernel = kernel(&dump);
+    let all = SaidToBeGone(&dump);
+    let memory = KernelMemory::new(&all, kernel.memory().translation().clone());
+    let found = left_out(&memory, kernel.vmcoreinfo(), None).unwrap();
+    assert!(found.slab.len() > 20, "{found:?}");
+    assert!(found.looked_at > 10 * u64::try_from(found.slab.len()).unwrap(), "free pages are no slab");
+    assert_eq!(left_out(kernel.memory(), kernel.vmcoreinfo(), None).unwrap().slab, []);
+    assert_eq!(overfiltered(&dump), None);
+
+    let mut classes = classes(&dump, 0);
+    let kept: Vec<(Pfn, u64)> = classes
+        .kept
+        .runs(0..u64::MAX)
+        .flatten()
+        .filter(|pfn| !found.slab.contains(&Pfn(*pfn)))
+        .map(|pfn| (Pfn(pfn), 1))
+        .collect();
+    classes.keep_only(&kept);
+    let path = dir.path().join("overfiltered");
+    put(&dump, &classes, &options(Form::Kdump(Codec::Lzo), 31), &path, false);
+    let copy = Dump::open(&path, &OpenOptions::default()).unwrap();
+    let finding = overfiltered(&copy).unwrap();
+    let count = found.slab.len();
+    assert!(finding.evidence[0].starts_with(&format!("{count} of ")), "{finding:?}");
 }

@@ -352,10 +352,9 @@ pub fn exit_of(done: &[Triaged], blind: bool, fail_on: Option<Severity>) -> Exit
 /// True where part of the evidence is gone.
 fn is_partial(report: &Report) -> bool {
     is_damaged(&report.dump.completeness)
-        || report
-            .findings
-            .iter()
-            .any(|finding| matches!(finding.code.as_str(), "KD-LOG-LOST" | "KD-LOG-UNREADABLE"))
+        || report.findings.iter().any(|finding| {
+            matches!(finding.code.as_str(), "KD-LOG-LOST" | "KD-LOG-UNREADABLE" | "KD-DUMP-OVERFILTERED")
+        })
 }
 
 /// True where the file lacks something that it announces.

@@ -1,6 +1,9 @@
 //! Findings about the dump itself: how much of the evidence is there, and whether that matters.
 
+use crate::filter;
+use crate::kernel::Kernel;
 use crate::report::{Completeness, Confidence, DumpInfo, Finding, Severity};
+use crate::sym::btf::Types;
 
 /// What the state of the file means for whoever wants to read it, worst first.
 #[must_use]
@@ -101,6 +104,37 @@ fn misplaced(state: &Completeness) -> Option<Finding> {
             .because(format!("any of {misplaced} pages can be another's, so that nothing here is certain"))
             .next("Compare size and checksum with the file on the host that crashed; copy it again if they differ.")
             .next("Believe the lines of the log first: what is computed from structures can be nonsense."),
+    )
+}
+
+/// What it means that the dump left out pages which the kernel itself uses. `None` where nothing of that kind was found, or nothing
+/// can be: who distils leaves out slab on purpose, and an ELF file has no place for pages of zeros.
+pub(super) fn overfiltered(dump: &DumpInfo, kernel: &Kernel<'_>, types: Option<&Types>) -> Option<Finding> {
+    let some = dump.completeness.excluded_pages > Some(0);
+    if !some || dump.made.is_some() || dump.format.as_deref() != Some("kdump-compressed") {
+        return None;
+    }
+    let found = match filter::left_out(kernel.memory(), kernel.vmcoreinfo(), types) {
+        Ok(found) => found,
+        Err(why) => {
+            tracing::debug!("what was left out can't be looked at: {why}");
+            return None;
+        }
+    };
+    let first = found.slab.first()?;
+    let count = found.slab.len();
+    let of = found.looked_at;
+    Some(
+        Finding::new(
+            "KD-DUMP-OVERFILTERED",
+            Severity::Error,
+            Confidence::Certain,
+            "The dump left out pages of the kernel itself: the program that wrote it does not know this kernel.",
+        )
+        .because(format!("{count} of {of} pages left out that were looked at are slab, which no dump level leaves out (pfn {:#x} is the first)", first.0))
+        .because("what lay in them is missing from every answer, here and in other tools: what is not found can have been there")
+        .next("Update makedumpfile (kexec-tools) on that host to one that knows this kernel, or collect with kdt: core_collector kdt filter -l -d 31.")
+        .next("Until then leave out less: dump level 17 keeps page cache and pages of processes, which slab is taken for."),
     )
 }
 

@@ -245,7 +245,12 @@ pub fn triage_followed(
             let log = logged.as_ref().ok();
             let runner = Runner { options, progress, follow, cancel };
             let inside = Inside { subject, kernel: &kernel, description, log, options, runner };
-            inside.fill(&mut report, &mut steps);
+            let types = description.types.kernel().is_some().then_some(&description.types);
+            let (overfiltered, ()) = rayon::join(
+                || completeness::overfiltered(&subject.dump, &kernel, types),
+                || inside.fill(&mut report, &mut steps),
+            );
+            report.findings.extend(overfiltered);
             source_lines::fill(&mut report, description, finder, kernel.vmcoreinfo().release());
             steps.done("source lines");
         }

@@ -4,6 +4,7 @@
 //! each [`Class`] has. A page whose use can't be told with certainty is kept, and counted. Nothing here writes a dump.
 
 mod class;
+mod left_out;
 mod level;
 mod pages;
 mod rules;
@@ -12,6 +13,7 @@ mod sections;
 mod selection;
 
 pub use class::{Class, Counts};
+pub use left_out::{LeftOut, left_out};
 pub use level::Level;
 pub use pages::{Classes, FilterError, classify, frames};
 pub use rules::Rules;

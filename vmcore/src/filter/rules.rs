@@ -264,6 +264,18 @@ impl Rules {
         block(class, order).map(|seen| Seen { compound: true, ..seen })
     }
 
+    /// True where the page is surely the first of a slab, or all of one: not a tail, and marked.
+    pub(super) fn is_slab(&self, page: &[u8]) -> bool {
+        let first = self.compound.is_some() && self.is_tail(page) == Some(false);
+        let flags = || le::u64_at(page, self.flags).unwrap_or(0);
+        let marked = match self.slab {
+            Some(Slab::Flag(bit)) => flags() & bit != 0,
+            Some(Slab::Type(mark)) => le::u32_at(page, self.mapcount).is_some_and(|ty| mark.marks(ty)),
+            None => false,
+        };
+        first && marked
+    }
+
     /// True where the hardware of this frame is broken.
     pub(super) fn is_poisoned(&self, page: &[u8]) -> bool {
         let flags = le::u64_at(page, self.flags).unwrap_or(0);
