@@ -308,6 +308,42 @@ fn a_stream_that_was_cut_can_be_read_as_far_as_it_goes() {
 }
 
 #[test]
+fn an_elf_has_its_segments_in_the_order_of_frames_and_what_is_worth_most_first_in_the_file() {
+    let (dump, dir) = (real(), tempfile::tempdir().unwrap());
+    let classes = classes(&dump, 31);
+    let kept: Vec<u64> = classes.kept.runs(0..u64::MAX).flatten().collect();
+    let of = |frames: &[u64]| {
+        let mut set = Selection::default();
+        frames.iter().for_each(|pfn| set.insert(*pfn));
+        set
+    };
+    // Every third frame of the last half, and some of which one is not kept.
+    let half = kept.len() / 2;
+    let late: Vec<u64> = kept[half..].iter().step_by(3).copied().collect();
+    let sorted = Options {
+        first: vec![of(&late), of(&[kept[1], kept[2], u64::from(u32::MAX)])],
+        ..options(Form::Elf, 31)
+    };
+    let path = dir.path().join("elf");
+    let written = put(&dump, &classes, &sorted, &path, false);
+    let copy = Dump::open(&path, &OpenOptions::default()).unwrap();
+    same(&dump, &classes, &copy, true);
+    let segments = copy.segments();
+    assert!(segments.windows(2).all(|pair| pair[0].paddr + pair[0].mem_size <= pair[1].paddr));
+    assert!(segments.windows(2).any(|pair| pair[0].offset > pair[1].offset));
+
+    // Cut in the middle it has all of the first frames, and lacks others.
+    let len = path.metadata().unwrap().len();
+    let first = segments.iter().map(|segment| segment.offset).min().unwrap();
+    File::options().write(true).open(&path).unwrap().set_len(first + (len - first) / 2).unwrap();
+    let copy = Dump::open(&path, &OpenOptions::default()).unwrap();
+    let zero = written.zero_pages;
+    let lost = late.iter().filter(|pfn| copy.state(Pfn(**pfn)) == PageState::Lost).count();
+    assert_eq!((lost, zero > 0), (0, true));
+    assert!(copy.completeness().lost_pages > 0);
+}
+
+#[test]
 fn a_limit_keeps_what_has_room_and_marks_the_rest() {
     let (dump, dir) = (real(), tempfile::tempdir().unwrap());
     let classes = classes(&dump, 31);

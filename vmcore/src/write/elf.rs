@@ -1,7 +1,12 @@
 //! ELF: a segment for each run of kept frames, and behind it, as memory without bytes, the frames that were left out.
+//!
+//! Segments stand in the order of frames. Their bytes do not have to: where the space may not do for all of them, those worth
+//! most come first in the file.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
+use super::passes;
 use super::pipeline::{self, Stored};
 use super::sink::{Sink, no_room};
 use super::{Options, Texts, WriteError, Written};
@@ -15,11 +20,12 @@ use crate::raw::elf::{DUMP_ELF_INCOMPLETE, PN_XNUM};
 /// Program headers that are put at once.
 const HEADERS: usize = 4096;
 
-/// The frames of one segment, and of those from its start on that have bytes.
+/// The frames of one segment, of those from its start on that have bytes, and with which pass these are written.
 struct Segment {
     start: u64,
     kept: u64,
     frames: u64,
+    pass: usize,
 }
 
 #[expect(clippy::too_many_arguments, reason = "one call, and each is a thing of its own")]
@@ -38,7 +44,8 @@ pub(super) fn write(
     }
     let mut written = Written::default();
     let kept = stored(dump, classes, options, &mut written, watch)?;
-    let segments = || classes.ram.runs(frames.clone()).flat_map(|run| pieces(run, &kept));
+    let passes = passes::of(&kept, &options.first, &frames);
+    let segments = || classes.ram.runs(frames.clone()).flat_map(|run| pieces(run, &passes));
     let count = u64::try_from(segments().count()).unwrap_or(u64::MAX).saturating_add(1);
     let headers_at = 64_u64;
     let sections_at = headers_at.saturating_add(count.saturating_mul(56));
@@ -51,13 +58,21 @@ pub(super) fn write(
     let incomplete = [written.unreadable, classes.lost, dump.completeness().misplaced_pages] != [0; 3];
     sink.put(0, &file_header(dump, count, sections_at, crowded, incomplete)).map_err(WriteError::at(0))?;
     let mut bytes = header(4, notes_at, 0, 0, notes_len, notes_len);
-    let (mut at, mut offset) = (headers_at, data_at);
+    let mut at = headers_at;
+    // Where the next bytes of each pass go.
+    let mut offset = data_at;
+    let mut offsets: Vec<u64> = Vec::with_capacity(passes.len());
+    for pass in &passes {
+        offsets.push(offset);
+        offset = offset.saturating_add(pass.count(frames.clone()).saturating_mul(size));
+    }
     for segment in segments() {
         let paddr = segment.start.saturating_mul(size);
         let kept = segment.kept.saturating_mul(size);
         let vaddr = direct.map_or(0, |direct| direct.0.wrapping_add(paddr));
-        bytes.extend(header(1, offset, vaddr, paddr, kept, segment.frames.saturating_mul(size)));
-        offset = offset.saturating_add(kept);
+        let Some(offset) = offsets.get_mut(segment.pass) else { continue };
+        bytes.extend(header(1, *offset, vaddr, paddr, kept, segment.frames.saturating_mul(size)));
+        *offset = offset.saturating_add(kept);
         if bytes.len() >= HEADERS.saturating_mul(56) {
             sink.put(at, &bytes).map_err(WriteError::at(at))?;
             at = at.saturating_add(u64::try_from(bytes.len()).unwrap_or(0));
@@ -80,8 +95,9 @@ pub(super) fn write(
     let mut at = data_at;
     watch.1.step("write", Some(kept.len()));
     let mut full = false;
-    let outcome =
-        pipeline::run(dump, kept.runs(frames.clone()), Codec::Raw, false, options, watch, |batch| {
+    for pass in &passes {
+        let runs = pass.runs(frames.clone());
+        let outcome = pipeline::run(dump, runs, Codec::Raw, false, options, watch, |batch| {
             for page in &batch.pages {
                 if let Stored::Unreadable(why) = page {
                     return Err(WriteError::Unfit(format!("the source changed while it was read: {why}")));
@@ -94,14 +110,16 @@ pub(super) fn write(
             written.pages = written.pages.saturating_add(u64::try_from(batch.pages.len()).unwrap_or(0));
             Ok(())
         });
-    match outcome {
-        // The segments tell what they should hold: what is missing is cut off.
-        Err(WriteError::Io { .. }) if full => {
-            written.no_room = kept.count(frames).saturating_sub(written.pages);
-            let header = file_header(dump, count, sections_at, crowded, true);
-            sink.put(0, &header).map_err(WriteError::at(0))?;
+        match outcome {
+            // The segments tell what they should hold: what is missing is cut off.
+            Err(WriteError::Io { .. }) if full => {
+                written.no_room = kept.count(frames).saturating_sub(written.pages);
+                let header = file_header(dump, count, sections_at, crowded, true);
+                sink.put(0, &header).map_err(WriteError::at(0))?;
+                break;
+            }
+            outcome => outcome?,
         }
-        outcome => outcome?,
     }
     written.bytes = at;
     sink.finish(at).map_err(WriteError::at(at))?;
@@ -144,22 +162,26 @@ fn stored(
     Ok(kept)
 }
 
-/// The segments of a run of RAM.
-fn pieces(run: Range<u64>, kept: &Selection) -> impl Iterator<Item = Segment> {
-    let mut starts = kept.runs(run.clone()).peekable();
+/// The segments of a run of RAM, whose kept frames are those of the passes.
+fn pieces(run: Range<u64>, passes: &[Cow<'_, Selection>]) -> impl Iterator<Item = Segment> {
+    let mut ahead: Vec<_> = passes.iter().map(|pass| pass.runs(run.clone()).peekable()).collect();
     let mut from = run.start;
     std::iter::from_fn(move || {
         if from >= run.end {
             return None;
         }
         let start = from;
-        let mut have = 0;
-        if let Some(first) = starts.next_if(|first| first.start == start) {
-            have = first.end.saturating_sub(first.start);
+        let mut kept = None;
+        for (number, runs) in ahead.iter_mut().enumerate() {
+            if let Some(first) = runs.next_if(|first| first.start == start) {
+                kept = Some((first.end.saturating_sub(first.start), number));
+            }
         }
-        let end = starts.peek().map_or(run.end, |next| next.start);
+        let (kept, pass) = kept.unwrap_or((0, 0));
+        let next = ahead.iter_mut().filter_map(|runs| runs.peek().map(|next| next.start)).min();
+        let end = next.unwrap_or(run.end);
         from = end;
-        Some(Segment { start, kept: have, frames: end.saturating_sub(start) })
+        Some(Segment { start, kept, frames: end.saturating_sub(start), pass })
     })
 }
 

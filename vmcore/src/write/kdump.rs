@@ -3,9 +3,9 @@
 //! Headers and bitmaps come first and room for the descriptors is taken, so that where a disk gets full, what is on it is a
 //! dump: an incomplete one, with the pages that were worth most.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
+use super::passes;
 use super::pipeline::{self, Batch, Stored};
 use super::sink::{Sink, no_room};
 use super::{Options, Texts, WriteError, Written};
@@ -227,7 +227,7 @@ pub(super) fn write(
         sink.put(pages.at, &page).map_err(WriteError::at(pages.at))?;
         pages.at = pages.at.saturating_add(plan.page_size);
     }
-    for pass in passes(kept, &options.first, &frames) {
+    for pass in passes::of(kept, &options.first, &frames) {
         pages.rank = (frames.start, 0);
         let runs = pass.runs(frames.clone());
         let outcome =
@@ -249,27 +249,6 @@ pub(super) fn write(
     }
     sink.finish(written.bytes).map_err(WriteError::at(written.bytes))?;
     Ok(written)
-}
-
-/// The kept frames, cut into what is written first, what then, and the rest.
-fn passes<'a>(kept: &'a Selection, first: &[Selection], frames: &Range<u64>) -> Vec<Cow<'a, Selection>> {
-    if first.is_empty() {
-        return vec![Cow::Borrowed(kept)];
-    }
-    let mut rest = kept.clone();
-    let mut passes = Vec::new();
-    for wanted in first {
-        let mut pass = Selection::default();
-        for pfn in wanted.runs(frames.clone()).flatten().filter(|pfn| rest.contains(*pfn)) {
-            pass.insert(pfn);
-        }
-        for pfn in pass.runs(frames.clone()).flatten() {
-            rest.remove(pfn);
-        }
-        passes.push(Cow::Owned(pass));
-    }
-    passes.push(Cow::Owned(rest));
-    passes
 }
 
 fn desc(at: u64, size: u64, codec: Codec) -> [u8; 24] {

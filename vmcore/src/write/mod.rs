@@ -12,6 +12,7 @@ mod huffman;
 mod image;
 mod kdump;
 mod lzo;
+mod passes;
 mod pipeline;
 mod rearrange;
 mod sink;
@@ -50,7 +51,7 @@ pub struct Options {
     /// The frames of this part of a split set; `None` for a whole dump.
     pub part: Option<Range<u64>>,
     /// Frames that are written before all others, those of the first set first: what a dump has where the space does not do
-    /// for all. Empty for the order of frames, and for ELF, whose segments have their order.
+    /// for all. Empty for the order of frames. The image has no other.
     pub first: Vec<Selection>,
     /// Which pages are taken over in the form in which the source stores them.
     pub reuse: Reuse,

@@ -331,7 +331,7 @@ impl Writing<'_> {
     fn first(&self, dir: &Path, part: Option<&Range<u64>>) -> Vec<Selection> {
         let frames = part.cloned().unwrap_or(0..self.dump.end_pfn().0);
         let most = self.classes.kept.count(frames).saturating_mul(self.dump.page_size() + 24);
-        let in_order = !matches!(self.form, Form::Kdump(_)) || self.shape.flattened;
+        let in_order = self.form == Form::Image || self.shape.flattened;
         let limit = self.shape.limit.map(Size::bytes);
         let room = if self.keeps_incomplete() { Some(disk::room(dir)) } else { None };
         // One that is not there leaves the other.
