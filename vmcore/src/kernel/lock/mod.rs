@@ -2,12 +2,13 @@
 //!
 //! Who waits leaves a small structure on its stack which is a node in the lock's list of waiters. [`Locks::candidates`] looks for
 //! words that point at the task itself; [`Locks::settle`] believes one only where the list around it agrees in both directions and
-//! exactly one node of it is no waiter: that is the list's head, which is inside the lock. A rt-mutex has a tree in place of a list,
-//! and its waiters name it. Facts: `kernel/locking/`, `include/linux/{mutex,rwsem,swait,wait}.h`.
+//! exactly one node of it is no waiter: that is the list's head, which is inside the lock. Where waiters stand in a ring without a
+//! head (seen in 7.2), the lock is what a waiter's stack points at and what points back at one of the ring. A rt-mutex has a tree in
+//! place of a list, and its waiters name it. Facts: `kernel/locking/`, `include/linux/{mutex,rwsem,swait,wait}.h`.
 
 mod shape;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::list;
 use super::task::{Task, Tasks};
@@ -22,6 +23,8 @@ use shape::{Head, Shape};
 const STACK: u64 = 64 << 10;
 /// Bytes of a stack that are searched.
 const SEARCHED: u64 = 16 << 10;
+/// Waiters of one lock on whose stacks its address is looked for.
+const STACKS: usize = 16;
 /// Waiters of one lock that are looked at.
 const WAITERS: usize = 64 << 10;
 /// Low bits of an owner are flags: three of a mutex (4.10 and later) and of a rw-semaphore (5.3 and later).
@@ -207,10 +210,11 @@ impl<'a, 'm> Locks<'a, 'm> {
             return Some(wait);
         }
         let in_list = candidates.iter().find_map(|candidate| self.in_list(*candidate));
-        in_list.or_else(|| {
+        let by_task = || {
             let mutex = kinds.contains(&LockKind::Mutex).then_some(self.blocked_on).flatten()?;
             self.by_first(task, mutex, candidates)
-        })
+        };
+        in_list.or_else(by_task).or_else(|| candidates.iter().find_map(|candidate| self.in_ring(*candidate)))
     }
 
     /// `pi_blocked_on`: the waiter of a rt-mutex names the lock.
@@ -273,6 +277,61 @@ impl<'a, 'm> Locks<'a, 'm> {
         };
         let (owner, owner_word) = self.owner(&shape, lock);
         Some(Wait { kind, lock, waiter, owner, owner_word, waiters })
+    }
+
+    /// A waiter in a ring without a head: the lock names its first waiter, and who waits for it has its address on the stack.
+    fn in_ring(&mut self, candidate: Candidate) -> Option<Wait> {
+        let Candidate { kind, waiter } = candidate;
+        let shape = self.shape(kind)?.clone();
+        let Head::First(inside) = shape.head else { return None };
+        let node = KVirtAddr(waiter.0.wrapping_add(shape.node));
+        if !self.is_waiter(&shape, node) {
+            return None;
+        }
+        let (lock, waiters) = if let Some(known) = self.known.get(&(kind, node)) {
+            *known
+        } else {
+            let ring = list::walk(self.memory, node, self.limit);
+            if !ring.end.is_complete() || !ring.items.iter().all(|at| self.is_waiter(&shape, *at)) {
+                return None;
+            }
+            let nodes: Vec<KVirtAddr> = [node].into_iter().chain(ring.items).collect();
+            let lock =
+                nodes.iter().take(STACKS).find_map(|at| self.named_on_stack(&shape, inside, *at, &nodes))?;
+            for at in &nodes {
+                self.known.insert((kind, *at), (lock, nodes.len()));
+            }
+            (lock, nodes.len())
+        };
+        let (owner, owner_word) = self.owner(&shape, lock);
+        Some(Wait { kind, lock, waiter, owner, owner_word, waiters })
+    }
+
+    /// The lock that the stack of one waiter of a ring points at: its first waiter is one of the ring.
+    fn named_on_stack(
+        &self,
+        shape: &Shape,
+        inside: u64,
+        node: KVirtAddr,
+        nodes: &[KVirtAddr],
+    ) -> Option<KVirtAddr> {
+        let waiter = node.checked_sub(shape.node)?;
+        let task = self.pointer(waiter, shape.task).and_then(|at| self.tasks.at(at))?;
+        let (stack, sp) = task.stack.zip(task.sp)?;
+        let left = SEARCHED.saturating_sub(sp.0.checked_sub(stack.0)? & SEARCHED.wrapping_sub(1)) & !7;
+        let sparse = self.memory.read_sparse(sp, usize::try_from(left).unwrap_or_default());
+        let mut tried = HashSet::new();
+        sparse.bytes.chunks_exact(8).filter_map(|word| le::u64_at(word, 0)).find_map(|word| {
+            let lock = KVirtAddr(word);
+            // What lies on the same stack can have a copy of the address anywhere.
+            let on_stack = word.checked_sub(stack.0).is_some_and(|above| above < STACK);
+            if word & 7 != 0 || word >> 63 == 0 || on_stack || !tried.insert(word) {
+                return None;
+            }
+            let first = self.pointer(lock, inside)?.checked_add(shape.node)?;
+            let known = nodes.contains(&first) && self.owner(shape, lock).0 != Owner::Unknown;
+            known.then_some(lock)
+        })
     }
 
     /// True for a node of a waiter: it names a task, and is on that task's stack where such waiters must be.
