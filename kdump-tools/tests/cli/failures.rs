@@ -244,6 +244,13 @@ const FAILURES: &[Failure] = &[
         codes: &["KD-PANIC-SYSRQ", "KD-HANG-BLOCKED-BY", "KD-CONSOLE-WAIT", "KD-EVENT-WARN"],
         worst: &["KD-PANIC-SYSRQ"],
     },
+    Failure {
+        name: "7.2-waits",
+        kind: Some("sysrq"),
+        culprit: ["init", "", "sysrq_handle_crash"],
+        codes: &["KD-PANIC-SYSRQ", "KD-HANG-BLOCKED-BY", "KD-CONSOLE-WAIT", "KD-EVENT-WARN"],
+        worst: &["KD-PANIC-SYSRQ"],
+    },
     Failure { name: "healthy", kind: None, culprit: ["", "", ""], codes: &["KD-NO-PANIC"], worst: &[] },
 ];
 
@@ -252,7 +259,7 @@ fn folder() -> PathBuf {
 }
 
 fn dump(name: &str) -> PathBuf {
-    let kernel = if name.starts_with("6.") { "" } else { "6.1-" };
+    let kernel = if name.starts_with(|first: char| first.is_ascii_digit()) { "" } else { "6.1-" };
     folder().join(format!("{kernel}{name}.kdump"))
 }
 
@@ -393,7 +400,9 @@ fn no_dump_is_larger_than_four_megabytes_and_all_are_looked_at() {
         let name = entry.file_name().into_string().unwrap();
         let Some(name) = name.strip_suffix(".kdump") else { continue };
         let name = name.strip_prefix("6.1-").unwrap_or(name);
-        assert!(entry.metadata().unwrap().len() <= 4 << 20, "{name}");
+        // Of 7.2 more is read, since it has more types: 3.8 MB as it is stored, of 6.1 2.7 MB.
+        let most = if name.starts_with("7.") { 5 << 20 } else { 4 << 20 };
+        assert!(entry.metadata().unwrap().len() <= most, "{name}");
         names.insert(name.to_owned());
     }
     assert_eq!(names, FAILURES.iter().map(|failure| failure.name.to_owned()).collect());
@@ -411,6 +420,11 @@ fn finding<'d>(document: &'d Value, code: &str) -> &'d Value {
 #[test]
 fn each_wait_names_what_it_is_for_and_who_is_in_its_way() {
     each_wait_is_told("waits");
+}
+
+#[test]
+fn where_locks_have_no_list_of_waiters_each_wait_is_told_as_well() {
+    each_wait_is_told("7.2-waits");
 }
 
 #[test]

@@ -12,7 +12,9 @@ view! {
     /// `struct softnet_data`.
     struct View of "softnet_data" {
         processed: u32 = ["processed"],
-        dropped: u32 = ["dropped"],
+        dropped: Maybe<u32> = ["dropped"],
+        first_drops: Maybe<u32> = ["drop_counters.drops0.counter"],
+        second_drops: Maybe<u32> = ["drop_counters.drops1.counter"],
         squeezed: u32 = ["time_squeeze"],
         backlog: Maybe<u32> = ["input_pkt_queue.qlen"],
         processing: Maybe<u32> = ["process_queue.qlen"],
@@ -50,11 +52,17 @@ pub fn read(
     for (cpu, at) in places {
         match layout.read(memory, at) {
             Ok(view) => {
+                // Two counts, so that nodes do not share one (seen in 7.2); one before.
+                let two = view.first_drops.as_ref().zip(view.second_drops.as_ref());
+                let dropped = view.dropped.as_ref().copied().or(two.map(|(a, b)| a.wrapping_add(*b)));
+                let Some(dropped) = dropped else {
+                    return Err("the types tell of no count of drops in softnet_data".into());
+                };
                 let queued = view.backlog.as_ref().zip(view.processing.as_ref());
                 walk.items.push(Softnet {
                     cpu,
                     processed: view.processed,
-                    dropped: view.dropped,
+                    dropped,
                     squeezed: view.squeezed,
                     backlog: queued.map(|(a, b)| a.saturating_add(*b)),
                 });
