@@ -314,7 +314,9 @@ fn an_elf_has_its_segments_in_the_order_of_frames_and_what_is_worth_most_first_i
     let kept: Vec<u64> = classes.kept.runs(0..u64::MAX).flatten().collect();
     let of = |frames: &[u64]| {
         let mut set = Selection::default();
-        frames.iter().for_each(|pfn| set.insert(*pfn));
+        for pfn in frames {
+            set.insert(*pfn);
+        }
         set
     };
     // Every third frame of the last half, and some of which one is not kept.

@@ -13,6 +13,7 @@ use super::error::{LabError, file_error};
 use super::image::{Cpio, add_bytes, add_file, write_archive};
 use super::kernel::Kernel;
 use super::module::ModuleTree;
+use super::newer;
 use super::process::{find_program, run};
 use super::recipe::Trigger;
 
@@ -159,7 +160,12 @@ fn build_module(kernel: &Kernel, dir: &Path) -> Result<(), LabError> {
     let mut command = Command::new(make);
     command.arg("-C").arg(&own).arg("-f").arg(&common).arg(format!("M={}", work.display())).arg("modules");
     // The headers name the compiler of their own release (gcc-10 for 5.10), which need not be here: this machine's does.
-    command.arg("CC=gcc");
+    command.args(newer::words(kernel, &root)?);
+    // Newer ones have no other way to say where their configuration is, and say it by the path that it would have.
+    let makefile = own.join("Makefile");
+    if fs::read_to_string(&makefile).map_err(file_error("read", &makefile))?.contains("KBUILD_OUTPUT") {
+        command.arg(format!("KBUILD_OUTPUT={}", own.display()));
+    }
     // A make that started this program has told its own children what does not concern this one.
     command.env_remove("MAKEFLAGS").env_remove("MFLAGS").env("LC_ALL", "C.UTF-8");
     run(&mut command, BUILD)?;

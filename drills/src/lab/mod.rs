@@ -35,6 +35,7 @@ mod kernel;
 mod kit;
 mod makedumpfile;
 mod module;
+mod newer;
 pub(crate) mod process;
 mod program;
 mod recipe;

@@ -114,21 +114,19 @@ fn lock(reader: Reader<'_, '_>, found: &mut Consoles) -> Result<(), String> {
     let of = reader.types.structure("semaphore").map_err(|why| why.to_string())?;
     found.held = reader.field(at, of, &["count"]).map(|count| count == 0);
     let inside = reader.offset("semaphore_waiter", "list")?;
-    let walk = match reader.offset("semaphore", "wait_list") {
-        Ok(head) => reader.list(at.checked_add(head).ok_or("it is no address")?, inside, reader.limits.tasks),
+    let walk = if let Ok(head) = reader.offset("semaphore", "wait_list") {
+        reader.list(at.checked_add(head).ok_or("it is no address")?, inside, reader.limits.tasks)
+    } else {
         // In 7.2 it names its first waiter, which stands in a ring with the others.
-        Err(_) => {
-            let first =
-                at.checked_add(reader.offset("semaphore", "first_waiter")?).ok_or("it is no address")?;
-            let first = reader.memory.read_ptr(first).map_err(|why| why.to_string())?;
-            let mut walk = Walk::default();
-            if !first.is_null() {
-                let node = first.checked_add(inside).ok_or("its first waiter is at no address")?;
-                walk = reader.list(node, inside, reader.limits.tasks);
-                walk.items.insert(0, first);
-            }
-            walk
+        let first = at.checked_add(reader.offset("semaphore", "first_waiter")?).ok_or("it is no address")?;
+        let first = reader.memory.read_ptr(first).map_err(|why| why.to_string())?;
+        let mut walk = Walk::default();
+        if !first.is_null() {
+            let node = first.checked_add(inside).ok_or("its first waiter is at no address")?;
+            walk = reader.list(node, inside, reader.limits.tasks);
+            walk.items.insert(0, first);
         }
+        walk
     };
     note_end(&mut found.gaps, "who waits for the console", &walk.end);
     let task = reader.offset("semaphore_waiter", "task")?;
