@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use super::error::{LabError, file_error};
 use super::kernel::Kernel;
@@ -26,8 +26,7 @@ pub(super) fn words(kernel: &Kernel, root: &Path) -> Result<Vec<String>, LabErro
             collect(&entry.path(), DEPTH, &mut programs)?;
         }
     }
-    let witness = programs.iter().find(|path| path.ends_with("scripts/basic/fixdep"));
-    if witness.is_none_or(|path| runs_here(path)) {
+    if programs.iter().all(|path| runs_here(path)) {
         return Ok(vec!["CC=gcc".to_owned()]);
     }
     let tools = root.join("tools");
@@ -64,10 +63,12 @@ fn collect(dir: &Path, depth: usize, programs: &mut Vec<PathBuf>) -> Result<(), 
     Ok(())
 }
 
-/// False where its loader finds no libc that is new enough, before the program itself says anything.
+/// False where its loader finds no libc that is new enough. It is asked as `ldd` asks it: the program does not run.
 fn runs_here(program: &Path) -> bool {
-    let out = Command::new(program).env("LC_ALL", "C.UTF-8").stdin(Stdio::null()).output();
-    out.is_ok_and(|out| !String::from_utf8_lossy(&out.stderr).contains("GLIBC_"))
+    let out = Command::new(program).env("LD_TRACE_LOADED_OBJECTS", "1").env("LC_ALL", "C.UTF-8").output();
+    out.is_ok_and(|out| {
+        ![out.stdout, out.stderr].iter().any(|said| String::from_utf8_lossy(said).contains("`GLIBC_"))
+    })
 }
 
 /// Makes `script`, which starts the program with its own loader and under the script's name: some look for others beside theirs.

@@ -114,9 +114,14 @@ impl Decoded {
         self.bytes == [0xcc]
     }
 
-    /// True for what `BUG()` and `WARN()` put there.
-    pub(super) fn is_ud2(&self) -> bool {
-        self.instruction.opcode() == Opcode::UD2
+    /// The name of what `BUG()` and `WARN()` put there. In 7.2 a warning is `ud1`, whose operand names its arguments and is no memory.
+    pub(super) fn trap(&self) -> Option<&'static str> {
+        match self.instruction.opcode() {
+            Opcode::UD0 => Some("ud0"),
+            Opcode::UD1 => Some("ud1"),
+            Opcode::UD2 => Some("ud2"),
+            _ => None,
+        }
     }
 
     /// The register that it divides by, as it is written, and its value; `None` for another instruction, or a divisor in memory.
@@ -163,7 +168,7 @@ impl Decoded {
     pub(super) fn memory(&self, registers: &Registers, gs: Option<u64>) -> Vec<MemoryUse> {
         let instruction = &self.instruction;
         // They only compute an address, or do nothing with it.
-        if matches!(instruction.opcode(), Opcode::LEA | Opcode::NOP) {
+        if matches!(instruction.opcode(), Opcode::LEA | Opcode::NOP) || self.trap().is_some() {
             return Vec::new();
         }
         let mut found: Vec<MemoryUse> =
@@ -333,7 +338,9 @@ mod tests {
         assert_eq!(found, [0x100, 0x101]);
         assert_eq!(before(&code, 0x100, 0x104, 1).len(), 1);
         assert!(before(&code, 0x100, 0x103, 8).is_empty(), "the middle of an instruction");
-        assert!(one(&[0x0f, 0x0b]).is_ud2());
+        assert_eq!(one(&[0x0f, 0x0b]).trap(), Some("ud2"));
+        let warning = one(&[0x67, 0x48, 0x0f, 0xb9, 0x3a]);
+        assert_eq!((warning.trap(), warning.memory(&Registers::default(), None)), (Some("ud1"), Vec::new()));
     }
 
     #[test]

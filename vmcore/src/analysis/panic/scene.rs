@@ -246,14 +246,13 @@ impl Scene<'_, '_, '_> {
     }
 
     fn note(&self, state: &State, own: &Decoded) -> Option<String> {
-        if own.is_ud2() {
+        if let Some(trap) = own.trap() {
             let told = self.logged.evidence.iter().find_map(|line| lines::source_place(&line.text));
             return Some(match told {
-                Some((what, place)) => format!("It is the ud2 of {what} at {place}."),
-                None => {
-                    "The kernel puts ud2 where BUG() and WARN() stand; the log does not tell at which line."
-                        .into()
-                }
+                Some((what, place)) => format!("It is the {trap} of {what} at {place}."),
+                None => format!(
+                    "The kernel puts {trap} where BUG() and WARN() stand; the log does not tell at which line."
+                ),
             });
         }
         if let Some((name, 0)) = own.divisor(&state.registers)
