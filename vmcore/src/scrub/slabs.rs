@@ -24,13 +24,20 @@ fn free_objects(eraser: &mut Eraser<'_, '_>) -> Result<(), String> {
     let source = eraser.source;
     let caches = all(eraser)?;
     let caches: Vec<&Cache> = caches.iter().filter(|cache| wanted(&cache.name)).collect();
-    for cache in &caches {
-        if slab::hides_free_objects(&source, cache.kaddr) {
-            eraser.trouble(
-                &format!("freed objects of {}", cache.name),
-                "CPUs or KASAN keep some of them on lists that are not followed",
-            );
-        }
+    let hiding: Vec<&str> = caches
+        .iter()
+        .filter(|cache| slab::hides_free_objects(&source, cache.kaddr))
+        .map(|cache| cache.name.as_str())
+        .collect();
+    if let Some(first) = hiding.first() {
+        let others = match hiding.len() {
+            1 => String::new(),
+            count => format!(" and {} other caches", count.saturating_sub(1)),
+        };
+        eraser.trouble(
+            &format!("freed objects of {first}{others}"),
+            "CPUs (6.18 and later) or KASAN keep some of them on lists that are not followed",
+        );
     }
     let sizes =
         |cache: KVirtAddr| caches.iter().find(|one| one.kaddr == cache).map_or(0, |one| one.object_size);
