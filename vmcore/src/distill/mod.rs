@@ -146,8 +146,11 @@ impl Plan {
 #[must_use]
 pub fn plan(dump: &Dump, level: Level, options: &Options, progress: &dyn Progress, cancel: &Cancel) -> Plan {
     let recorder = Recorder::new(dump);
-    let subject = Subject { memory: &recorder, ..Subject::new(dump) };
-    let report = triage(&subject, options, progress, cancel);
+    let mut subject = Subject { memory: &recorder, ..Subject::new(dump) };
+    // Of a distilled dump nobody asks what was left out, so nothing is kept for that.
+    let made = subject.dump.made.replace(words(level, &options.version));
+    let mut report = triage(&subject, options, progress, cancel);
+    report.dump.made = made;
     progress.step("find what foreign readers want", None);
     let kernel = Kernel::open(&recorder, &subject.hints, kernel::Options::default());
     let mut closure = closure::Closure::new(&recorder, &kernel, &options.limits, cancel);
@@ -163,7 +166,8 @@ pub fn plan(dump: &Dump, level: Level, options: &Options, progress: &dyn Progres
 #[must_use]
 pub fn first(dump: &Dump, limits: &Limits, progress: &dyn Progress, cancel: &Cancel) -> [Vec<(Pfn, u64)>; 2] {
     let recorder = Recorder::new(dump);
-    let subject = Subject { memory: &recorder, ..Subject::new(dump) };
+    let mut subject = Subject { memory: &recorder, ..Subject::new(dump) };
+    subject.dump.made = Some(words(Level::Minimal, ""));
     progress.step("find what is worth most", None);
     let only =
         vec![Section::Kernel, Section::Log, Section::Panic, Section::Cpus, Section::Tasks, Section::Stacks];

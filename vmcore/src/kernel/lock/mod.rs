@@ -16,7 +16,7 @@ use crate::addr::KVirtAddr;
 use crate::limits::Limits;
 use crate::sym::Symbols;
 use crate::sym::btf::Types;
-use crate::xlat::{KernelMemory, le};
+use crate::xlat::{KernelMemory, Sparse, le};
 use shape::{Head, Shape};
 
 /// No kernel stack is larger (16 KiB, with KASAN 64 KiB).
@@ -183,10 +183,7 @@ impl<'a, 'm> Locks<'a, 'm> {
     /// Words on the stack of a sleeping task that may belong to a waiter of one of these kinds, innermost first.
     #[must_use]
     pub fn candidates(&self, task: &Task, kinds: &[LockKind]) -> Vec<Candidate> {
-        let (Some(stack), Some(sp)) = (task.stack, task.sp) else { return Vec::new() };
-        let Some(used) = sp.0.checked_sub(stack.0).filter(|used| *used < STACK) else { return Vec::new() };
-        let left = SEARCHED.saturating_sub(used & SEARCHED.wrapping_sub(1)) & !7;
-        let sparse = self.memory.read_sparse(sp, usize::try_from(left).unwrap_or_default());
+        let Some((sp, sparse)) = self.used_stack(task) else { return Vec::new() };
         let mut found = Vec::new();
         for (number, word) in sparse.bytes.chunks_exact(8).enumerate() {
             if le::u64_at(word, 0) != Some(task.kaddr.0) {
@@ -202,19 +199,24 @@ impl<'a, 'm> Locks<'a, 'm> {
         found
     }
 
-    /// The first candidate that really is in the list of a lock; else what the task itself says that it is blocked on.
+    /// The part of a sleeping task's stack that is searched, and where it begins.
+    fn used_stack(&self, task: &Task) -> Option<(KVirtAddr, Sparse)> {
+        let (stack, sp) = task.stack.zip(task.sp)?;
+        let used = sp.0.checked_sub(stack.0).filter(|used| *used < STACK)?;
+        let left = SEARCHED.saturating_sub(used & SEARCHED.wrapping_sub(1)) & !7;
+        Some((sp, self.memory.read_sparse(sp, usize::try_from(left).unwrap_or_default())))
+    }
+
+    /// What the task itself says that it is blocked on; else the first candidate that really waits for a lock.
     pub fn settle(&mut self, task: &Task, candidates: &[Candidate], kinds: &[LockKind]) -> Option<Wait> {
         if kinds.contains(&LockKind::RtMutex)
             && let Some(wait) = self.by_priority(task)
         {
             return Some(wait);
         }
-        let in_list = candidates.iter().find_map(|candidate| self.in_list(*candidate));
-        let by_task = || {
-            let mutex = kinds.contains(&LockKind::Mutex).then_some(self.blocked_on).flatten()?;
-            self.by_first(task, mutex, candidates)
-        };
-        in_list.or_else(by_task).or_else(|| candidates.iter().find_map(|candidate| self.in_ring(*candidate)))
+        let mutex = kinds.contains(&LockKind::Mutex).then_some(self.blocked_on).flatten();
+        let by_task = mutex.and_then(|mutex| self.by_first(task, mutex, candidates));
+        by_task.or_else(|| candidates.iter().find_map(|candidate| self.by_waiter(*candidate)))
     }
 
     /// `pi_blocked_on`: the waiter of a rt-mutex names the lock.
@@ -251,10 +253,9 @@ impl<'a, 'm> Locks<'a, 'm> {
         Some(Wait { kind: LockKind::Mutex, lock, waiter, owner, owner_word, waiters })
     }
 
-    fn in_list(&mut self, candidate: Candidate) -> Option<Wait> {
+    fn by_waiter(&mut self, candidate: Candidate) -> Option<Wait> {
         let Candidate { kind, waiter } = candidate;
         let shape = self.shape(kind)?.clone();
-        let Head::List(inside) = shape.head else { return None };
         let node = KVirtAddr(waiter.0.wrapping_add(shape.node));
         if !self.is_waiter(&shape, node) {
             return None;
@@ -262,42 +263,7 @@ impl<'a, 'm> Locks<'a, 'm> {
         let (lock, waiters) = if let Some(known) = self.known.get(&(kind, node)) {
             *known
         } else {
-            let ring = list::walk(self.memory, node, self.limit);
-            if !ring.end.is_complete() {
-                return None;
-            }
-            let mut heads = ring.items.iter().filter(|at| !self.is_waiter(&shape, **at));
-            let (head, None) = (*heads.next()?, heads.next()) else { return None };
-            let lock = KVirtAddr(head.0.checked_sub(inside)?);
-            let waiters = ring.items.len();
-            for at in ring.items.iter().chain([&node]).filter(|at| **at != head) {
-                self.known.insert((kind, *at), (lock, waiters));
-            }
-            (lock, waiters)
-        };
-        let (owner, owner_word) = self.owner(&shape, lock);
-        Some(Wait { kind, lock, waiter, owner, owner_word, waiters })
-    }
-
-    /// A waiter in a ring without a head: the lock names its first waiter, and who waits for it has its address on the stack.
-    fn in_ring(&mut self, candidate: Candidate) -> Option<Wait> {
-        let Candidate { kind, waiter } = candidate;
-        let shape = self.shape(kind)?.clone();
-        let Head::First(inside) = shape.head else { return None };
-        let node = KVirtAddr(waiter.0.wrapping_add(shape.node));
-        if !self.is_waiter(&shape, node) {
-            return None;
-        }
-        let (lock, waiters) = if let Some(known) = self.known.get(&(kind, node)) {
-            *known
-        } else {
-            let ring = list::walk(self.memory, node, self.limit);
-            if !ring.end.is_complete() || !ring.items.iter().all(|at| self.is_waiter(&shape, *at)) {
-                return None;
-            }
-            let nodes: Vec<KVirtAddr> = [node].into_iter().chain(ring.items).collect();
-            let lock =
-                nodes.iter().take(STACKS).find_map(|at| self.named_on_stack(&shape, inside, *at, &nodes))?;
+            let (lock, nodes) = self.lock_of(&shape, node)?;
             for at in &nodes {
                 self.known.insert((kind, *at), (lock, nodes.len()));
             }
@@ -305,6 +271,26 @@ impl<'a, 'm> Locks<'a, 'm> {
         };
         let (owner, owner_word) = self.owner(&shape, lock);
         Some(Wait { kind, lock, waiter, owner, owner_word, waiters })
+    }
+
+    /// The lock of a waiter's node, and the nodes of all that wait for it.
+    fn lock_of(&self, shape: &Shape, node: KVirtAddr) -> Option<(KVirtAddr, Vec<KVirtAddr>)> {
+        let ring = list::walk(self.memory, node, self.limit);
+        if !ring.end.is_complete() {
+            return None;
+        }
+        let (mut nodes, heads): (Vec<_>, Vec<_>) =
+            ring.items.into_iter().partition(|at| self.is_waiter(shape, *at));
+        nodes.insert(0, node);
+        let lock = match (shape.head, heads.as_slice()) {
+            (Head::List(inside), [head]) => head.checked_sub(inside)?,
+            // Who waits has the lock's address on the stack.
+            (Head::First(inside), []) => {
+                nodes.iter().take(STACKS).find_map(|at| self.named_on_stack(shape, inside, *at, &nodes))?
+            }
+            _ => return None,
+        };
+        Some((lock, nodes))
     }
 
     /// The lock that the stack of one waiter of a ring points at: its first waiter is one of the ring.
@@ -317,9 +303,7 @@ impl<'a, 'm> Locks<'a, 'm> {
     ) -> Option<KVirtAddr> {
         let waiter = node.checked_sub(shape.node)?;
         let task = self.pointer(waiter, shape.task).and_then(|at| self.tasks.at(at))?;
-        let (stack, sp) = task.stack.zip(task.sp)?;
-        let left = SEARCHED.saturating_sub(sp.0.checked_sub(stack.0)? & SEARCHED.wrapping_sub(1)) & !7;
-        let sparse = self.memory.read_sparse(sp, usize::try_from(left).unwrap_or_default());
+        let (stack, (_, sparse)) = task.stack.zip(self.used_stack(task))?;
         let mut tried = HashSet::new();
         sparse.bytes.chunks_exact(8).filter_map(|word| le::u64_at(word, 0)).find_map(|word| {
             let lock = KVirtAddr(word);
