@@ -22,11 +22,11 @@ const ORDER: &[&[&str]] = &[
     &["sym"],
     &["kernel"],
     &["unwind"],
+    &["filter"],
     &["report"],
     &["check"],
     &["analysis"],
     &["distill"],
-    &["filter"],
     &["scrub"],
     &["write"],
 ];
