@@ -384,7 +384,7 @@ fn pages_are_taken_over_as_they_are_stored_and_a_damaged_one_is_noticed() {
     }
 }
 
-/// A dump of which all is said to be left out, and can be read all the same.
+/// A dump of which nine frames of ten are said to be left out, and can be read all the same.
 struct SaidToBeGone<'a>(&'a Dump);
 
 impl PhysicalMemory for SaidToBeGone<'_> {
@@ -398,7 +398,7 @@ impl PhysicalMemory for SaidToBeGone<'_> {
 
     fn state(&self, pfn: Pfn) -> PageState {
         match self.0.state(pfn) {
-            PageState::Present => PageState::Excluded,
+            PageState::Present if !pfn.0.is_multiple_of(10) => PageState::Excluded,
             other => other,
         }
     }
@@ -443,6 +443,16 @@ fn slab_that_a_writer_left_out_is_told_and_nothing_else_is() {
     put(&dump, &classes, &options(Form::Kdump(Codec::Lzo), 31), &path, false);
     let copy = Dump::open(&path, &OpenOptions::default()).unwrap();
     let finding = overfiltered(&copy).unwrap();
+    // What was an ELF once has no page of zeros, be it slab or not.
+    let (elf, again) = (dir.path().join("elf"), dir.path().join("again"));
+    put(&dump, &self::classes(&dump, 31), &options(Form::Elf, 31), &elf, false);
+    let elf = Dump::open(&elf, &OpenOptions::default()).unwrap();
+    put(&elf, &self::classes(&elf, 31), &options(Form::Kdump(Codec::Lzo), 31), &again, false);
+    let again = Dump::open(&again, &OpenOptions::default()).unwrap();
+    let lacks = found.slab.iter().filter(|pfn| again.state(**pfn) == PageState::Excluded).count();
+    assert!(lacks > 0, "no slab is full of zeros");
+    assert_eq!(overfiltered(&again), None);
+
     let count = found.slab.len();
     assert!(finding.evidence[0].starts_with(&format!("{count} of ")), "{finding:?}");
 }

@@ -128,11 +128,11 @@ pub(super) fn overfiltered(dump: &DumpInfo, kernel: &Kernel<'_>, types: Option<&
         Finding::new(
             "KD-DUMP-OVERFILTERED",
             Severity::Error,
-            Confidence::Certain,
+            Confidence::Likely,
             "The dump left out pages of the kernel itself: the program that wrote it does not know this kernel.",
         )
         .because(format!("{count} of {of} pages left out that were looked at are slab, which no dump level leaves out (pfn {:#x} is the first)", first.0))
-        .because("what lay in them is missing from every answer, here and in other tools: what is not found can have been there")
+        .because("unless the dump was made from an ELF file that makedumpfile -E wrote, whose pages of zeros are lacking too, what lay in them is missing from every answer, here and in other tools: what is not found can have been there")
         .next("Update makedumpfile (kexec-tools) on that host to one that knows this kernel, or collect with kdt: core_collector kdt filter -l -d 31.")
         .next("Until then leave out less: dump level 17 keeps page cache and pages of processes, which slab is taken for."),
     )

@@ -6,7 +6,7 @@ use super::rules::Rules;
 use super::sections::Sections;
 use crate::addr::Pfn;
 use crate::format::vmcoreinfo::Vmcoreinfo;
-use crate::mem::PageState;
+use crate::mem::{PageState, PhysicalMemory};
 use crate::sym::btf::Types;
 use crate::xlat::{KernelMemory, Sparse};
 
@@ -25,7 +25,8 @@ pub struct LeftOut {
     pub slab: Vec<Pfn>,
 }
 
-/// Looks at some of the frames that were left out. Of a dump whose writer leaves out pages of zeros (ELF), slab can be among them.
+/// Looks at some of the frames that were left out. Of a dump that has no page of zeros, slab of zeros can be among them (it was an
+/// ELF once, which has no place for such): then none is told.
 ///
 /// # Errors
 /// Why the kernel's marks can't be read.
@@ -69,5 +70,20 @@ pub fn left_out(
             }
         }
     }
+    if !found.slab.is_empty() && !has_zeros(dump, step) {
+        found.slab.clear();
+    }
     Ok(found)
+}
+
+/// True where one of the pages in the windows is full of zeros.
+fn has_zeros(dump: &dyn PhysicalMemory, step: u64) -> bool {
+    let mut page = vec![0; usize::try_from(dump.page_size()).unwrap_or(0)];
+    let mut windows = (0..WINDOWS).map(|number| step.saturating_mul(number));
+    windows.any(|start| {
+        (start..start.saturating_add(WINDOW)).map(Pfn).any(|pfn| {
+            let at = pfn.start(dump.page_size()).filter(|_| dump.state(pfn) == PageState::Present);
+            at.is_some_and(|at| dump.read(at, &mut page).is_ok()) && page.iter().all(|byte| *byte == 0)
+        })
+    })
 }
