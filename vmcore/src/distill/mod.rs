@@ -160,15 +160,18 @@ pub fn plan(dump: &Dump, level: Level, options: &Options, progress: &dyn Progres
     Plan { frames: present(dump, &recorder), why, gaps, notes, report }
 }
 
-/// The frames that are worth most, for a dump that there may not be room for: what tells the log, what the kernel died of, the
-/// tasks with their stacks, and what readers begin with; and then, as a second set that may have those of the first
+/// The frames that are worth most, for a dump that there may not be room for: what tells the log; then what the kernel died of, the
+/// tasks with their stacks, and what readers begin with; and then, each set having those of the one before
 /// again, code of the stacks, strings, open files and all `struct page`.
 #[must_use]
-pub fn first(dump: &Dump, limits: &Limits, progress: &dyn Progress, cancel: &Cancel) -> [Vec<(Pfn, u64)>; 2] {
+pub fn first(dump: &Dump, limits: &Limits, progress: &dyn Progress, cancel: &Cancel) -> [Vec<(Pfn, u64)>; 3] {
     let recorder = Recorder::new(dump);
     let mut subject = Subject { memory: &recorder, ..Subject::new(dump) };
     subject.dump.made = Some(words(Level::Minimal, ""));
     progress.step("find what is worth most", None);
+    let log = Options { only: vec![Section::Log], limits: limits.clone(), ..Options::new("kdt", "") };
+    drop(triage(&subject, &log, progress, cancel));
+    let log = present(dump, &recorder);
     let only =
         vec![Section::Kernel, Section::Log, Section::Panic, Section::Cpus, Section::Tasks, Section::Stacks];
     let options = Options { only, limits: limits.clone(), ..Options::new("kdt", "") };
@@ -179,7 +182,7 @@ pub fn first(dump: &Dump, limits: &Limits, progress: &dyn Progress, cancel: &Can
     closure.find(Level::Minimal);
     let minimal = present(dump, &recorder);
     closure.find(Level::Standard);
-    [minimal, present(dump, &recorder)]
+    [log, minimal, present(dump, &recorder)]
 }
 
 /// Those of the touched frames that the dump has: reads of the others must fail as they do now.
