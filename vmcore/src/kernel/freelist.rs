@@ -1,9 +1,10 @@
-//! Whether an object of a slab is allocated: it is where no list of free objects has it.
+//! Whether an object of a slab is allocated: it is where neither a list of free objects nor a sheaf has it.
 //!
 //! Facts: `mm/slub.c`. A free object holds the pointer to the next one, on most kernels in a form that is hard to forge
 //! (`CONFIG_SLAB_FREELIST_HARDENED`). Which form, the lists tell: only the right one leads through objects of that slab to the end.
 
 use super::reader::Reader;
+use super::sheaf::Waiting;
 use crate::addr::KVirtAddr;
 
 /// A slab, and one of its objects.
@@ -49,7 +50,12 @@ pub(super) fn is_allocated(source: &Reader<'_, '_>, slab: Slab, start: KVirtAddr
     if free(source, slab)?.objects.contains(&start.0) {
         return Some(false);
     }
-    (!hides(source, slab.cache)).then_some(true)
+    let waiting = Waiting::read(source);
+    let idle = waiting.idle(source, slab.cache);
+    if idle.objects.contains(&start) {
+        return Some(false);
+    }
+    (idle.lost.is_none() && waiting.lost.is_none() && !hides(source)).then_some(true)
 }
 
 /// The free objects of a slab, and where in each the pointer to the next one is.
@@ -59,10 +65,9 @@ pub(super) struct Free {
     pub(super) offset: u64,
 }
 
-/// True where objects may be free and on no list: 6.18's sheaves, and KASAN's quarantine.
-pub(super) fn hides(source: &Reader<'_, '_>, cache: KVirtAddr) -> bool {
-    source.member(cache, "kmem_cache", &["cpu_sheaves"]).is_ok_and(|sheaves| sheaves != 0)
-        || source.variables().address("global_quarantine").is_ok()
+/// True where objects may be free and neither on a list nor in a sheaf: in KASAN's quarantine.
+pub(super) fn hides(source: &Reader<'_, '_>) -> bool {
+    source.variables().address("global_quarantine").is_ok()
 }
 
 /// The free objects of a slab; `None` where its lists can't be followed to their ends.

@@ -46,6 +46,7 @@ pub mod reader;
 pub mod resource;
 pub mod runqueue;
 pub mod scan;
+pub mod sheaf;
 pub mod slab;
 pub mod socket;
 pub mod softnet;

@@ -173,7 +173,7 @@ fn list_of_caches(source: &Reader<'_, '_>, members: &Members) -> Result<Caches, 
 }
 
 /// The `struct kmem_cache_node` of a node.
-fn cache_node(source: &Reader<'_, '_>, cache: KVirtAddr, node: u64) -> Result<KVirtAddr, String> {
+pub(super) fn cache_node(source: &Reader<'_, '_>, cache: KVirtAddr, node: u64) -> Result<KVirtAddr, String> {
     // The array moved into a struct of both per-node pointers with 7.x's sheaves.
     let names = [format!("per_node[{node}].node"), format!("node[{node}]")];
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -242,7 +242,8 @@ impl SlabPages {
             .map(KVirtAddr)
     }
 
-    /// Its free objects, and how far into each the allocator's own pointer lies; `None` where its lists can't be followed.
+    /// Its free objects but for those in sheaves, and how far into each the allocator's own pointer lies; `None` where its lists
+    /// can't be followed.
     #[must_use]
     pub fn free(&self, source: &Reader<'_, '_>) -> Option<(Vec<KVirtAddr>, u64)> {
         let free = freelist::free(source, self.0)?;
@@ -250,10 +251,10 @@ impl SlabPages {
     }
 }
 
-/// True where objects of the cache may be free and on no list that [`SlabPages::free`] sees.
+/// True where objects may be free and neither on a list that [`SlabPages::free`] sees nor in a sheaf: KASAN has a quarantine.
 #[must_use]
-pub fn hides_free_objects(source: &Reader<'_, '_>, cache: KVirtAddr) -> bool {
-    freelist::hides(source, cache)
+pub fn hides_free_objects(source: &Reader<'_, '_>) -> bool {
+    freelist::hides(source)
 }
 
 /// Gives each slab of these caches in `frames` to `visit`, by the array of all `struct page`: full ones are on no list.

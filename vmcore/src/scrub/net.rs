@@ -19,7 +19,6 @@ const FRAG: u64 = 4 << 20;
 const READY: u64 = 1024;
 
 pub(super) fn erase(eraser: &mut Eraser<'_, '_>) -> Result<(), String> {
-    let source = eraser.source;
     let caches = slabs::all(eraser)?;
     let named = |name: &str| caches.iter().filter(|cache| cache.name == name).collect::<Vec<&Cache>>();
     let plain = named("skbuff_head_cache");
@@ -34,25 +33,34 @@ pub(super) fn erase(eraser: &mut Eraser<'_, '_>) -> Result<(), String> {
         eraser.trouble("buffers of TCP", "their slab cache is not known");
     }
     let ready = ready(eraser);
-    slabs::each(eraser, &plain, |eraser, pages| {
-        let Some((free, _)) = pages.free(&source) else {
-            return eraser.trouble("a slab of socket buffers", "which of them are free can't be told");
-        };
-        let free: BTreeSet<KVirtAddr> = free.into_iter().collect();
-        for skb in pages.objects().filter(|skb| !free.contains(skb) && !ready.contains(skb)) {
-            buffer(eraser, skb);
-        }
-    })?;
+    used(eraser, &plain, ready, buffer)?;
     let pairs: Vec<&Cache> = pairs.into_iter().collect();
-    slabs::each(eraser, &pairs, |eraser, pages| {
+    used(eraser, &pairs, BTreeSet::new(), |eraser, pair| {
+        if let Err(why) = both(eraser, pair, merged) {
+            eraser.trouble(&format!("the socket buffers at {pair}"), &why);
+        }
+    })
+}
+
+/// Gives each object of these caches that is in use, and not one of `idle`, to `take`.
+fn used<'a, 'm>(
+    eraser: &mut Eraser<'a, 'm>,
+    caches: &[&Cache],
+    mut idle: BTreeSet<KVirtAddr>,
+    take: impl Fn(&mut Eraser<'a, 'm>, KVirtAddr),
+) -> Result<(), String> {
+    let source = eraser.source;
+    let waiting = slabs::waiting(eraser);
+    for cache in caches {
+        idle.append(&mut slabs::idle(eraser, &waiting, cache));
+    }
+    slabs::each(eraser, caches, |eraser, pages| {
         let Some((free, _)) = pages.free(&source) else {
             return eraser.trouble("a slab of socket buffers", "which of them are free can't be told");
         };
         let free: BTreeSet<KVirtAddr> = free.into_iter().collect();
-        for pair in pages.objects().filter(|pair| !free.contains(pair)) {
-            if let Err(why) = both(eraser, pair, merged) {
-                eraser.trouble(&format!("the socket buffers at {pair}"), &why);
-            }
+        for object in pages.objects().filter(|object| !free.contains(object) && !idle.contains(object)) {
+            take(eraser, object);
         }
     })
 }

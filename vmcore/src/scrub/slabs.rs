@@ -1,8 +1,11 @@
 //! Freed objects: what they held is still there. All free objects of the caches that payloads, packets and terminals' buffers are
 //! allocated from are erased, but for the allocator's own pointer in each.
 
+use std::collections::BTreeSet;
+
 use super::eraser::Eraser;
 use crate::addr::KVirtAddr;
+use crate::kernel::sheaf::Waiting;
 use crate::kernel::slab::{self, Cache, SlabPages};
 
 /// Bytes of the pointer to the next free object.
@@ -24,20 +27,14 @@ fn free_objects(eraser: &mut Eraser<'_, '_>) -> Result<(), String> {
     let source = eraser.source;
     let caches = all(eraser)?;
     let caches: Vec<&Cache> = caches.iter().filter(|cache| wanted(&cache.name)).collect();
-    let hiding: Vec<&str> = caches
-        .iter()
-        .filter(|cache| slab::hides_free_objects(&source, cache.kaddr))
-        .map(|cache| cache.name.as_str())
-        .collect();
-    if let Some(first) = hiding.first() {
-        let others = match hiding.len() {
-            1 => String::new(),
-            count => format!(" and {} other caches", count.saturating_sub(1)),
-        };
-        eraser.trouble(
-            &format!("freed objects of {first}{others}"),
-            "CPUs (6.18 and later) or KASAN keep some of them on lists that are not followed",
-        );
+    if slab::hides_free_objects(&source) {
+        eraser.trouble("freed objects", "KASAN keeps some of them in its quarantine, which is not followed");
+    }
+    let waiting = waiting(eraser);
+    for cache in &caches {
+        for object in idle(eraser, &waiting, cache) {
+            eraser.erase(object, cache.object_size);
+        }
     }
     let sizes =
         |cache: KVirtAddr| caches.iter().find(|one| one.kaddr == cache).map_or(0, |one| one.object_size);
@@ -58,6 +55,24 @@ fn free_objects(eraser: &mut Eraser<'_, '_>) -> Result<(), String> {
             }
         }
     })
+}
+
+/// The sheaves that wait for RCU; where some may be missing, the account says so.
+pub(super) fn waiting(eraser: &mut Eraser<'_, '_>) -> Waiting {
+    let waiting = Waiting::read(&eraser.source);
+    if let Some(why) = &waiting.lost {
+        eraser.trouble("freed objects that wait for RCU", why);
+    }
+    waiting
+}
+
+/// The free objects that sheaves have; where some may be missing, the account says so.
+pub(super) fn idle(eraser: &mut Eraser<'_, '_>, waiting: &Waiting, cache: &Cache) -> BTreeSet<KVirtAddr> {
+    let idle = waiting.idle(&eraser.source, cache.kaddr);
+    if let Some(why) = idle.lost {
+        eraser.trouble(&format!("freed objects of {} in sheaves", cache.name), &why);
+    }
+    idle.objects
 }
 
 /// All caches; what of them could not be read is in the account.

@@ -13,4 +13,6 @@ mod ram;
 #[cfg(test)]
 mod real;
 #[cfg(test)]
+mod sheaves;
+#[cfg(test)]
 mod values;
