@@ -156,7 +156,8 @@ pub fn plan(dump: &Dump, level: Level, options: &Options, progress: &dyn Progres
     let mut closure = closure::Closure::new(&recorder, &kernel, &options.limits, cancel);
     closure.note(Reason::Analyses);
     closure.find(level);
-    let (why, gaps, notes) = (closure.why, closure.gaps, closure.notes);
+    let (why, gaps, mut notes) = (closure.why, closure.gaps, closure.notes);
+    notes.extend(taken_for_zeros(dump, &recorder));
     Plan { frames: present(dump, &recorder), why, gaps, notes, report }
 }
 
@@ -183,6 +184,21 @@ pub fn first(dump: &Dump, limits: &Limits, progress: &dyn Progress, cancel: &Can
     let minimal = present(dump, &recorder);
     closure.find(Level::Standard);
     [log, minimal, present(dump, &recorder)]
+}
+
+/// What an ELF leaves out its readers take for zeros, and a kdump's do not: where that makes a difference it is said.
+fn taken_for_zeros(dump: &Dump, recorder: &Recorder<'_>) -> Option<String> {
+    if !dump.facts().containers.contains(&"elf") {
+        return None;
+    }
+    let frames = recorder.touched().flat_map(|(first, count)| first.0..first.0.saturating_add(count));
+    let count = frames.filter(|pfn| dump.state(Pfn(*pfn)) == PageState::Excluded).count();
+    (count > 0).then(|| {
+        format!(
+            "{count} pages that readers ask for are not stored in the source, an ELF, and crash takes such pages for zeros there; \
+             it reads the new dump alike with --zero_excluded"
+        )
+    })
 }
 
 /// Those of the touched frames that the dump has: reads of the others must fail as they do now.
