@@ -13,12 +13,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use vmcore::addr::Pfn;
+use vmcore::addr::{KVirtAddr, Pfn};
 use vmcore::analysis::subject::Subject;
 use vmcore::analysis::triage::{Options as TriageOptions, triage};
 use vmcore::filter::{Classes, Level, frames};
 use vmcore::format::Codec;
-use vmcore::kernel::{Kernel, Options as KernelOptions};
+use vmcore::kernel::describe::Description;
+use vmcore::kernel::percpu::PerCpu;
+use vmcore::kernel::{Kernel, Options as KernelOptions, task};
 use vmcore::limits::Limits;
 use vmcore::progress::{Cancel, Quiet};
 use vmcore::scrub::{Canary, FILL, Pattern, Plan, Wanted, What, plan, search};
@@ -31,10 +33,18 @@ fn real() -> Dump {
 }
 
 fn planned(dump: &Dump, wanted: &Wanted) -> (Plan, Classes) {
+    planned_without(dump, wanted, None)
+}
+
+/// The same where one frame is not to be written.
+fn planned_without(dump: &Dump, wanted: &Wanted, left_out: Option<Pfn>) -> (Plan, Classes) {
     let subject = Subject::new(dump);
     let kernel = Kernel::open(subject.memory, &subject.hints, KernelOptions::default().without_scan());
     let (limits, watch) = (Limits::default(), (&Cancel::default(), &Quiet as _));
     let mut classes = frames(dump, &limits, watch.0).unwrap();
+    if let Some(pfn) = left_out {
+        classes.kept.remove(pfn.0);
+    }
     let plan = plan(dump, &kernel, &mut classes, wanted, &limits, watch);
     (plan, classes)
 }
@@ -91,6 +101,94 @@ fn a_text_is_gone_everywhere_and_nothing_else_is_changed() {
     }
     assert_eq!(changed, plan.blanks.bytes());
     assert_eq!(copy.facts().erase_info.as_deref(), Some(format!("erase kdt.strings {changed}\n").as_str()));
+}
+
+/// Pages of zeros are stored once for all of them.
+fn is_used(dump: &Dump, pfn: Pfn) -> bool {
+    let mut page = vec![0; 4096];
+    dump.read_frame(pfn, &mut page).is_ok() && page.iter().any(|byte| *byte != 0)
+}
+
+/// Two frames of a stack or a module that follow each other in virtual memory only, and two that follow each other in physical memory.
+fn borders(dump: &Dump) -> [(Pfn, Pfn); 2] {
+    let subject = Subject::new(dump);
+    let kernel = Kernel::open(subject.memory, &subject.hints, KernelOptions::default().without_scan());
+    let (memory, limits) = (kernel.memory(), Limits::default());
+    let description = Description::load(memory, kernel.vmcoreinfo(), &limits);
+    let per_cpu = PerCpu::read(memory, &description.symbols, &limits).unwrap();
+    let tasks = task::read(memory, &description, &per_cpu, &limits);
+    let frame = |at: u64| memory.translate(KVirtAddr(at)).ok().map(|to| Pfn(to.paddr.0 >> 12));
+    let stacks = tasks.tasks.iter().filter_map(|task| task.stack).map(|stack| stack.0..stack.0 + 0x3000);
+    let modules = description.symbols.modules().iter().flat_map(|module| module.ranges().to_vec());
+    let pairs: Vec<(Pfn, Pfn)> = stacks
+        .chain(modules)
+        .flat_map(|range| range.step_by(4096))
+        .filter_map(|at| Some((frame(at)?, frame(at + 0x1000)?)))
+        .filter(|(a, b)| [a, b].iter().all(|pfn| is_used(dump, **pfn)))
+        .collect();
+    let apart = |(a, b): &&(Pfn, Pfn)| b.0 != a.0 + 1;
+    [*pairs.iter().find(apart).unwrap(), *pairs.iter().find(|pair| !apart(pair)).unwrap()]
+}
+
+const HALVES: (&[u8], &[u8]) = (b"CUT-HERE-", b"SECRET");
+
+/// The dump with a text from the end of one frame to the beginning of the other.
+fn with_text_across(dump: &Dump, (before, after): (Pfn, Pfn), path: &Path) -> Dump {
+    let (plan, classes) = planned(dump, &Wanted::default());
+    drop(put(dump, &plan, &classes, path));
+    let mut bytes = std::fs::read(path).unwrap();
+    for (pfn, at, text) in [(before, 4096 - HALVES.0.len(), HALVES.0), (after, 0, HALVES.1)] {
+        let mut page = vec![0; 4096];
+        dump.read_frame(pfn, &mut page).unwrap();
+        let places: Vec<usize> = places_of(&bytes, &page);
+        assert_eq!(places.len(), 1, "{pfn} is like no other");
+        bytes[places[0] + at..][..text.len()].copy_from_slice(text);
+    }
+    std::fs::write(path, bytes).unwrap();
+    Dump::open(path, &OpenOptions::default()).unwrap()
+}
+
+/// Where a page lies in a file of raw pages.
+fn places_of(bytes: &[u8], page: &[u8]) -> Vec<usize> {
+    (0..=bytes.len() - page.len())
+        .step_by(8)
+        .filter(|at| bytes[*at..*at + 8] == page[..8] && bytes[*at..*at + page.len()] == *page)
+        .collect()
+}
+
+#[test]
+fn a_text_that_is_cut_by_a_border_of_pages_is_found_and_erased() {
+    let (real, dir) = (real(), tempfile::tempdir().unwrap());
+    let canaries = [Canary::named("CUT-HERE-SECRET")];
+    let watch = (&Cancel::default(), &Quiet as _);
+    let wanted = Wanted { patterns: vec![Pattern::regex("CUT-HERE-[A-Z]+T").unwrap()], ..Wanted::default() };
+    for (number, (before, after)) in borders(&real).into_iter().enumerate() {
+        let path = |name: &str| dir.path().join(format!("{name}{number}"));
+        let dump = with_text_across(&real, (before, after), &path("planted"));
+        let found = search(&dump, &canaries, watch);
+        let hit = found.hits.first().unwrap_or_else(|| panic!("{number} {before} {after}: {found:?}"));
+        assert_eq!((found.count, hit.pfn, hit.offset), (1, before.0, 4096 - 9), "{found:?}");
+        assert!(found.borders > 10 && found.borders_lost.is_empty(), "{found:?}");
+
+        let (plan, classes) = planned(&dump, &wanted);
+        assert!(plan.is_whole(), "{:?}", plan.accounts);
+        let account = &plan.accounts[0];
+        assert_eq!((account.objects, account.bytes, account.absent), (1, 15, 0));
+        let copy = put(&dump, &plan, &classes, &path("copy"));
+        assert_eq!(search(&copy, &canaries, watch).count, 0);
+        let mut page = vec![0; 4096];
+        copy.read_frame(before, &mut page).unwrap();
+        assert_eq!(page[4096 - 9..], [FILL; 9]);
+        copy.read_frame(after, &mut page).unwrap();
+        assert_eq!(page[..6], [FILL; 6]);
+
+        // Half of a text is no longer one that could be found: it goes all the same.
+        for (left_out, erased) in [(after, 9), (before, 6)] {
+            let (plan, _) = planned_without(&dump, &wanted, Some(left_out));
+            let account = &plan.accounts[0];
+            assert_eq!((account.objects, account.bytes, account.absent), (1, erased, 15 - erased));
+        }
+    }
 }
 
 #[test]

@@ -63,6 +63,13 @@ pub fn text(check: &Check, width: usize, painter: Painter) -> String {
             (search.in_headers > 0)
                 .then(|| format!("{} in names and notes of the header", search.in_headers)),
         );
+        if let Some((why, more)) = search.borders_lost.split_first() {
+            let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+            facts.row(
+                "not looked",
+                format!("across all borders of pages in virtual memory: {}{more}", escape(why)),
+            );
+        }
         for hit in search.hits.iter().take(SHOWN) {
             let CanaryHit { canary, pfn, offset } = hit;
             facts.row(
@@ -75,7 +82,12 @@ pub fn text(check: &Check, width: usize, painter: Painter) -> String {
 }
 
 fn canaries(search: &CanarySearch, page_size: u64, painter: Painter) -> String {
-    let looked = format!("{} looked for in {}", search.canaries, human::pages(search.pages, page_size));
+    let looked = format!(
+        "{} looked for in {} and across {} of them in virtual memory",
+        search.canaries,
+        human::pages(search.pages, page_size),
+        human::plural(usize::try_from(search.borders).unwrap_or(usize::MAX), "border"),
+    );
     let result = if search.count > 0 {
         painter.paint(Style::Bad, &format!("FOUND {} times", human::count(search.count)))
     } else if search.unreadable > 0 {

@@ -81,6 +81,12 @@ pub struct CanarySearch {
     pub pages: u64,
     /// Pages that can't be read: what they hold is not known.
     pub unreadable: u64,
+    /// Borders of pages that follow each other in virtual memory only that were looked at, some more than once.
+    #[serde(default)]
+    pub borders: u64,
+    /// Why others could not be, the first of the reasons.
+    #[serde(default)]
+    pub borders_lost: Vec<String>,
     /// How often one of the texts is there.
     pub count: u64,
     /// How many of them are beside the pages: in names, notes and texts of the dump's headers.

@@ -11,6 +11,7 @@ mod eraser;
 mod files;
 mod keys;
 mod names;
+mod neighbours;
 mod net;
 mod pipes;
 mod search;
@@ -103,7 +104,7 @@ impl What {
             Self::Pipes => &["what was spliced from a file stays in that file's page cache: user erases it"],
             Self::Names => &["names of processes (comm), of mounts and of devices"],
             Self::Strings => &[
-                "a text that is cut in two by pages that are neighbours in virtual memory only",
+                "a text that is cut in two by pages that are neighbours in a file only, which no process maps",
                 "the same text in another form: compressed, encoded, in another character set",
             ],
         }
@@ -247,7 +248,7 @@ pub fn plan(
                 Ok(())
             }
             What::Names => names::erase(&mut eraser),
-            What::Strings => text::erase(&mut eraser, &wanted.patterns, progress),
+            What::Strings => text::erase(&mut eraser, &wanted.patterns, &tasks, progress),
         };
         if let Err(why) = done {
             eraser.trouble("all of it", &why);

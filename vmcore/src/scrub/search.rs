@@ -1,10 +1,11 @@
 //! The proof: what must not be in a dump is looked for in all of its pages.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 
-use super::What;
 use super::text::{self, Pattern};
-use crate::addr::Pfn;
+use super::{What, neighbours};
+use crate::addr::{Pfn, PhysAddr};
 use crate::kernel::reader::Reader;
 use crate::mem::{Dump, PhysicalMemory};
 use crate::progress::{Cancel, Progress};
@@ -16,6 +17,8 @@ const MOST: usize = 48;
 const DIFFERENT: usize = 6;
 /// Hits that are told; the others are counted.
 const TOLD: usize = 100;
+/// Reasons why borders could not be looked at that are told.
+const REASONS: usize = 20;
 /// Bytes of the kernel's image that are looked at at once, and of it at most.
 const PIECE: u64 = 1 << 20;
 const IMAGE: u64 = 1 << 30;
@@ -72,11 +75,16 @@ pub struct Found {
     pub pages: u64,
     /// Pages that are there and can't be read: what they hold is not known.
     pub unreadable: u64,
+    /// Borders of pages that follow each other in virtual memory only that were looked at, some more than once.
+    pub borders: u64,
+    /// Why others could not be, the first of the reasons.
+    pub borders_lost: Vec<String>,
     /// It was interrupted, or what is looked for is too much: nothing is proven.
     pub unproven: Option<String>,
 }
 
-/// Looks for all of these in every page of a dump, and across the border of pages that follow each other.
+/// Looks for all of these in every page of a dump, and across the border of pages that follow each other in physical or virtual
+/// memory.
 #[must_use]
 pub fn search(dump: &Dump, canaries: &[Canary], watch: (&Cancel, &dyn Progress)) -> Found {
     let texts: Vec<&[u8]> = canaries.iter().map(Canary::bytes).filter(|bytes| !bytes.is_empty()).collect();
@@ -86,17 +94,23 @@ pub fn search(dump: &Dump, canaries: &[Canary], watch: (&Cancel, &dyn Progress))
     let Some(any) = Pattern::any_of(&texts) else {
         return Found { unproven: Some("there are too many texts to look for".into()), ..Found::default() };
     };
-    let mut frames = Vec::new();
+    // What is known at once may be one frame only: a text that crosses to the next is in a run of both.
+    let mut frames: Vec<Range<u64>> = Vec::new();
     let mut next = dump.next_present(Pfn(0));
     while let Some(pfn) = next {
         let (_, end) = dump.states(pfn);
-        frames.push(pfn.0..end.0);
+        match frames.last_mut() {
+            Some(run) if run.end == pfn.0 => run.end = end.0,
+            _ => frames.push(pfn.0..end.0),
+        }
         next = dump.next_present(end);
     }
     let beside = headers(dump);
     let in_headers = beside.iter().map(|bytes| any.hits(bytes).count()).sum::<usize>();
     let in_headers = u64::try_from(in_headers).unwrap_or(u64::MAX);
-    let swept = text::sweep(dump, frames.into_iter(), &[any], &|_, _| true, watch);
+    let patterns = [any];
+    let swept = text::sweep(dump, frames.into_iter(), &patterns, watch);
+    let across = neighbours::sweep_all(dump, &patterns, watch);
     let numbers: HashMap<&[u8], usize> =
         canaries.iter().enumerate().map(|(n, canary)| (canary.bytes(), n)).collect();
     let size = dump.page_size();
@@ -105,19 +119,36 @@ pub fn search(dump: &Dump, canaries: &[Canary], watch: (&Cancel, &dyn Progress))
         unreadable: swept.unreadable,
         in_headers,
         count: in_headers,
+        borders: across.looked,
+        borders_lost: across.lost.into_iter().take(REASONS).collect(),
         ..Found::default()
     };
-    for (at, len) in swept.hits.into_iter().flatten() {
+    // Where each begins, and the bytes: of one that goes across a border, in two pieces.
+    let here = swept.hits.into_iter().flatten().map(|(at, len)| [(at, len), (at, 0)]);
+    let there = across.hits.iter().filter_map(|hit| {
+        let place = |pfn: u64, inside: u64| pfn.checked_mul(size)?.checked_add(inside).map(PhysAddr);
+        let (from, to) = (u64::try_from(hit.before.1).ok()?, u64::try_from(hit.after.1).ok()?);
+        Some([(place(hit.before.0, from)?, size.saturating_sub(from)), (place(hit.after.0, 0)?, to)])
+    });
+    for pieces in here.chain(there) {
         found.count = found.count.saturating_add(1);
         if found.hits.len() >= TOLD {
             continue;
         }
-        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        let known = dump.read(at, &mut bytes).ok().and_then(|()| numbers.get(bytes.as_slice()).copied());
+        let mut text = Vec::new();
+        for (at, len) in pieces {
+            let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+            if dump.read(at, &mut bytes).is_ok() {
+                text.append(&mut bytes);
+            }
+        }
+        let [(at, _), _] = pieces;
         let (Some(pfn), Some(offset)) = (at.pfn(size), at.page_offset(size)) else { continue };
-        found.hits.push(Hit { canary: known.unwrap_or(0), pfn: pfn.0, offset });
+        let canary = numbers.get(text.as_slice()).copied().unwrap_or(0);
+        found.hits.push(Hit { canary, pfn: pfn.0, offset });
     }
-    found.count = swept.more.iter().fold(found.count, |sum, more| sum.saturating_add(*more));
+    let more = swept.more.iter().fold(across.more, |sum, more| sum.saturating_add(*more));
+    found.count = found.count.saturating_add(more);
     if watch.0.is_cancelled() {
         found.unproven = Some("it was interrupted".into());
     }

@@ -8,7 +8,9 @@ use rayon::prelude::*;
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::eraser::Eraser;
+use super::neighbours;
 use crate::addr::{Pfn, PhysAddr};
+use crate::kernel::task::Tasks;
 use crate::mem::{Dump, PhysicalMemory};
 use crate::progress::{Cancel, Progress};
 
@@ -99,16 +101,23 @@ fn literal(bytes: &[u8]) -> String {
 pub(super) fn erase(
     eraser: &mut Eraser<'_, '_>,
     patterns: &[Pattern],
+    tasks: &Tasks,
     progress: &dyn Progress,
 ) -> Result<(), String> {
     if patterns.is_empty() {
         return Err("no text is given: name it with --scrub-text or --scrub-regex".into());
     }
-    let found = sweep(eraser.dump, eraser.frames(), patterns, &|_, _| true, (eraser.cancel, progress));
+    let watch = (eraser.cancel, progress);
+    let (kept, size) = (eraser.kept, eraser.source.page_size);
+    let found = sweep(eraser.dump, widened(eraser.frames()), patterns, watch);
     for (number, hits) in found.hits.into_iter().enumerate() {
         for (at, len) in hits {
-            eraser.object();
-            eraser.physical(at, len);
+            let last = at.checked_add(len.saturating_sub(1)).unwrap_or(at);
+            // Half of a text may be in a page that is not written: what is of the other half goes too.
+            if [at, last].iter().any(|at| at.pfn(size).is_some_and(|pfn| kept.contains(pfn.0))) {
+                eraser.object();
+                eraser.physical(at, len);
+            }
         }
         if found.more.get(number).copied().unwrap_or(0) > 0 {
             let words = patterns.get(number).map_or("", Pattern::words);
@@ -116,8 +125,40 @@ pub(super) fn erase(
             eraser.trouble(words, &format!("it is there {more} times more than is held"));
         }
     }
+    let source = eraser.source;
+    let wanted = |pfn| kept.contains(pfn);
+    let across = neighbours::sweep(eraser.dump, &source, tasks, patterns, &wanted, watch);
+    for hit in across.hits {
+        eraser.object();
+        let (before, from) = hit.before;
+        let (from, to) = (u64::try_from(from).unwrap_or(size), u64::try_from(hit.after.1).unwrap_or(0));
+        let place = |pfn: u64, inside: u64| pfn.checked_mul(size)?.checked_add(inside).map(PhysAddr);
+        if let (Some(first), Some(second)) = (place(before, from), place(hit.after.0, 0)) {
+            eraser.physical(first, size.saturating_sub(from));
+            eraser.physical(second, to);
+        }
+    }
+    if across.more > 0 {
+        eraser.trouble("texts across borders of pages", &format!("{} more than are held", across.more));
+    }
+    for why in across.lost {
+        eraser.trouble("texts across borders of pages in virtual memory", &why);
+    }
     // A page that can't be read is not written either.
     Ok(())
+}
+
+/// The same frames with one more at each end of a run.
+fn widened(frames: impl Iterator<Item = Range<u64>>) -> impl Iterator<Item = Range<u64>> {
+    let mut all: Vec<Range<u64>> = Vec::new();
+    for run in frames {
+        let (start, end) = (run.start.saturating_sub(1), run.end.saturating_add(1));
+        match all.last_mut() {
+            Some(before) if before.end >= start => before.end = end,
+            _ => all.push(start..end),
+        }
+    }
+    all.into_iter()
 }
 
 /// What a sweep found.
@@ -133,12 +174,11 @@ pub(super) struct Swept {
 }
 
 /// Looks for each pattern on its own, so that none hides another, in all of these frames and across the border of two that follow
-/// each other. `take` says of the bytes of a hit whether it counts.
+/// each other.
 pub(super) fn sweep(
     dump: &Dump,
     frames: impl Iterator<Item = Range<u64>>,
     patterns: &[Pattern],
-    take: &(dyn Fn(usize, &[u8]) -> bool + Sync),
     (cancel, progress): (&Cancel, &dyn Progress),
 ) -> Swept {
     let pieces: Vec<(u64, u64, u64)> = frames
@@ -161,13 +201,13 @@ pub(super) fn sweep(
         let mine = dump.page_size().saturating_mul(to.saturating_sub(from));
         let start = from.saturating_mul(dump.page_size());
         let mut hits = empty();
-        for ((number, pattern), hits) in (0_usize..).zip(patterns).zip(&mut hits) {
+        for (pattern, hits) in patterns.iter().zip(&mut hits) {
             for hit in pattern.hits(&bytes) {
                 let (Ok(at), Ok(len)) = (u64::try_from(hit.start), u64::try_from(hit.len())) else {
                     continue;
                 };
                 // What begins in the page behind is found with the next piece.
-                if at < mine && take(number, bytes.get(hit).unwrap_or_default()) {
+                if at < mine {
                     hits.push((PhysAddr(start.saturating_add(at)), len));
                 }
             }
@@ -216,6 +256,13 @@ mod tests {
             regex.hits(b"\xff\xfetoken=abc1\xff").collect::<Vec<_>>(),
             vec![Range { start: 2, end: 12 }]
         );
+    }
+
+    #[test]
+    fn runs_are_widened_and_do_not_overlap() {
+        let wide = |runs: [Range<u64>; 3]| widened(runs.into_iter()).collect::<Vec<_>>();
+        assert_eq!(wide([0..2, 4..5, 9..10]), [0..6, 8..11]);
+        assert_eq!(wide([1..2, 3..4, 5..6]), [Range { start: 0, end: 7 }]);
     }
 
     #[test]

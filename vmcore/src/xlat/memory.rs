@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::le;
+use super::leaves::Leaves;
 use super::tables::TableCache;
 use super::x86_64::{self, PageTables};
 use crate::addr::{KVirtAddr, PhysAddr};
@@ -164,6 +165,29 @@ impl<'m> KernelMemory<'m> {
         let direct = self.translation.direct.as_ref()?;
         let offset = paddr.0.checked_sub(direct.paddr.0).filter(|o| *o < direct.len)?;
         direct.start.checked_add(offset)
+    }
+
+    /// Gives each mapping of the kernel's half but the direct map to `visit`, in the order of addresses: the first one, where that
+    /// leads, and how many bytes. Says how many tables could not be followed; `None` where there are none.
+    pub(crate) fn leaves(
+        &self,
+        stop: &dyn Fn() -> bool,
+        visit: &mut dyn FnMut(u64, x86_64::Leaf),
+    ) -> Option<u64> {
+        let tables = self.translation.tables.as_ref()?;
+        let first = tables.levels.kernel_half().0;
+        let skip = self
+            .translation
+            .direct
+            .as_ref()
+            .map_or(first..first, |direct| direct.start.0..direct.start.0.saturating_add(direct.len));
+        let parts = [first..skip.start, skip.end..u64::MAX];
+        Some(
+            parts
+                .into_iter()
+                .map(|part| Leaves::new(tables, self.mem, part, stop).each(visit))
+                .fold(0, u64::saturating_add),
+        )
     }
 
     /// The lowest mapped address of the kernel's half.

@@ -6,6 +6,7 @@
 //! This module never prints, and never gives zeros for a page that is not there.
 
 pub(crate) mod le;
+mod leaves;
 mod memory;
 mod tables;
 mod user;

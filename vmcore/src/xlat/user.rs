@@ -1,8 +1,9 @@
 //! A process's memory, through its own page tables.
 
+use super::leaves::Leaves;
 use super::memory::KernelMemory;
 use super::tables::TableCache;
-use super::x86_64::PageTables;
+use super::x86_64::{Leaf, PageTables};
 use crate::addr::{KVirtAddr, PhysAddr, UVirtAddr};
 use crate::error::MemError;
 
@@ -39,6 +40,12 @@ impl<'k, 'm> UserMemory<'k, 'm> {
     pub fn translate(&self, at: UVirtAddr) -> Result<(PhysAddr, u64), MemError> {
         let leaf = self.tables.walk(self.kernel.physical(), &self.cache, KVirtAddr(at.0))?;
         Ok((leaf.paddr, leaf.run))
+    }
+
+    /// Gives each of the process's mappings to `visit`, as [`KernelMemory::leaves`] does the kernel's.
+    pub(crate) fn leaves(&self, stop: &dyn Fn() -> bool, visit: &mut dyn FnMut(u64, Leaf)) -> u64 {
+        let lower_half = 0..!self.tables.levels.kernel_half().0;
+        Leaves::new(&self.tables, self.kernel.physical(), lower_half, stop).each(visit)
     }
 
     /// Fills `buf` from `at` on, or fails with the first reason and says how many bytes are filled.

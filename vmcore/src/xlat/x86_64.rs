@@ -43,7 +43,7 @@ impl Levels {
         }
     }
 
-    fn tables(self) -> &'static [Level] {
+    pub(super) fn tables(self) -> &'static [Level] {
         match self {
             Self::Four => &FOUR,
             Self::Five => &FIVE,
@@ -76,12 +76,25 @@ impl Levels {
 
 /// One level of the tables.
 #[derive(Debug)]
-struct Level {
+pub(super) struct Level {
     name: &'static str,
     /// What is said when the entry has bits set that the processor faults on.
     reserved: &'static str,
     shift: u32,
     may_be_huge: bool,
+}
+
+impl Level {
+    /// The first address that an entry of a table at this level stands for, and how many; the table's own begin at `base`.
+    pub(super) fn entry(&self, base: u64, index: u64) -> Option<(u64, u64)> {
+        let span = 1_u64.checked_shl(self.shift)?;
+        let at = base.checked_add(index.checked_mul(span)?)?;
+        // The upper half of the addresses is the kernel's: the highest bit is repeated above it.
+        let top = self.shift.checked_add(8)?;
+        let is_root = self.name == PGD4.name;
+        let sign = if is_root && at.checked_shr(top)? & 1 == 1 { u64::MAX.checked_shl(top)? } else { 0 };
+        Some((at | sign, span))
+    }
 }
 
 const PTE: Level = Level { name: "PTE", reserved: "PTE", shift: 12, may_be_huge: false };
@@ -120,6 +133,12 @@ pub struct Leaf {
     pub run: u64,
 }
 
+/// What an entry of a table leads to.
+pub(super) enum Entry {
+    Page(Leaf),
+    Table(PhysAddr),
+}
+
 impl PageTables {
     /// Follows the tables.
     pub(crate) fn walk(
@@ -131,11 +150,10 @@ impl PageTables {
         if !self.levels.is_canonical(kaddr) {
             return Err(MemError::NotMapped { kaddr, level: "not a canonical address" });
         }
-        let root = PhysAddr(self.root.0 & ADDRESS & !self.encryption_mask);
         let (levels, mut table) = match cache.region(kaddr) {
             Some(Region::Mapped(base, span)) => return Ok(leaf(kaddr, base, span)),
             Some(Region::Table(table)) => (&LAST[..], table),
-            None => (self.levels.tables(), root),
+            None => (self.levels.tables(), self.top()),
         };
         for level in levels {
             let bytes = cache.get(mem, table).map_err(|source| MemError::Table {
@@ -148,28 +166,54 @@ impl PageTables {
                 .ok()
                 .and_then(|i| le::u64_at(bytes.as_slice(), i.saturating_mul(8)))
                 .unwrap_or_default();
-            let span = 1_u64.checked_shl(level.shift).unwrap_or(u64::MAX);
-            if entry & PRESENT == 0 {
-                return self.not_present(mem, kaddr, level, entry, span);
-            }
-            let entry = entry & !self.encryption_mask;
-            let is_page = level.shift == PTE.shift;
-            if !is_page && entry & HUGE == 0 {
-                table = PhysAddr(entry & ADDRESS);
-                if level.shift == PMD.shift {
-                    cache.keep_region(kaddr, Region::Table(table));
+            match self.entry(mem, level, kaddr, entry)? {
+                Entry::Page(leaf) => {
+                    if level.shift != PTE.shift && entry & PRESENT != 0 {
+                        let span = 1_u64.checked_shl(level.shift).unwrap_or(u64::MAX);
+                        cache.keep_region(
+                            kaddr,
+                            Region::Mapped(entry & !self.encryption_mask & ADDRESS, span),
+                        );
+                    }
+                    return Ok(leaf);
                 }
-                continue;
+                Entry::Table(below) => {
+                    table = below;
+                    if level.shift == PMD.shift {
+                        cache.keep_region(kaddr, Region::Table(table));
+                    }
+                }
             }
-            if !is_page && (!level.may_be_huge || has_reserved_bits(entry, span)) {
-                return Err(MemError::NotMapped { kaddr, level: level.reserved });
-            }
-            if !is_page {
-                cache.keep_region(kaddr, Region::Mapped(entry & ADDRESS, span));
-            }
-            return Ok(leaf(kaddr, entry & ADDRESS, span));
         }
         Err(MemError::NotMapped { kaddr, level: PTE.name })
+    }
+
+    /// Where the first table is.
+    pub(super) fn top(&self) -> PhysAddr {
+        PhysAddr(self.root.0 & ADDRESS & !self.encryption_mask)
+    }
+
+    /// What an entry says of an address: where that leads, or the next table.
+    pub(super) fn entry(
+        &self,
+        mem: &dyn PhysicalMemory,
+        level: &Level,
+        kaddr: KVirtAddr,
+        entry: u64,
+    ) -> Result<Entry, MemError> {
+        let span = 1_u64.checked_shl(level.shift).unwrap_or(u64::MAX);
+        if entry & PRESENT == 0 {
+            return self.not_present(mem, kaddr, level, entry, span).map(Entry::Page);
+        }
+        let entry = entry & !self.encryption_mask;
+        let is_page = level.shift == PTE.shift;
+        if !is_page && entry & HUGE == 0 {
+            return Ok(Entry::Table(PhysAddr(entry & ADDRESS)));
+        }
+        if !is_page && (!level.may_be_huge || has_reserved_bits(entry, span)) {
+            return Err(MemError::NotMapped { kaddr, level: level.reserved });
+        }
+        Ok(Entry::Page(leaf(kaddr, entry & ADDRESS, span)))
     }
 
     /// A non-present entry maps nothing, but for `PROTNONE` (NUMA balancing, and kernel pages under `set_memory_np`).

@@ -210,17 +210,25 @@ impl Scrub {
         let mut side = path.as_os_str().to_owned();
         side.push(".scrub.json");
         crate::output::file::write(Path::new(&side), &(text + "\n"), &[source])?;
-        let pages: u64 = done.iter().filter_map(|one| one.proof.as_ref()).map(|proof| proof.pages).sum();
+        let proofs = || done.iter().filter_map(|one| one.proof.as_ref());
+        let pages: u64 = proofs().map(|proof| proof.pages).sum();
+        let borders: u64 = proofs().map(|proof| proof.borders).sum();
         let proof = if self.canaries.is_empty() {
             "nothing of it is long enough to be looked for in what was written: name a text with --canary"
                 .to_owned()
         } else {
             format!(
-                "{} that must not be there looked for in {} read back, and none found",
+                "{} that must not be there looked for in {} read back and {} of them in virtual memory, and none found",
                 human::plural(self.canaries.len(), "text"),
                 human::plural(usize::try_from(pages).unwrap_or(usize::MAX), "page"),
+                human::plural(usize::try_from(borders).unwrap_or(usize::MAX), "border"),
             )
         };
+        if let Some(why) = proofs().flat_map(|proof| &proof.borders_lost).next() {
+            context
+                .output
+                .note(&format!("not all borders of pages in virtual memory could be looked at: {why}"));
+        }
         context.output.note(&format!(
             "{} erased on {}; {proof}; {}",
             Size::from(audit.bytes),
@@ -269,6 +277,8 @@ pub(in crate::cli) fn proven(canaries: &[Canary], found: &Found) -> Result<Canar
             canaries: number(canaries.len()),
             pages: found.pages,
             unreadable: found.unreadable,
+            borders: found.borders,
+            borders_lost: found.borders_lost.clone(),
             count: found.count,
             in_headers: found.in_headers,
             hits: found
