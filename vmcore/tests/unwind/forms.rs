@@ -139,6 +139,50 @@ fn a_lost_page_of_the_table_costs_its_frames_only_and_they_are_marked() {
     });
 }
 
+/// The scene with the kernel's index of its table: a number for each 256 bytes of code.
+fn with_index(mut scene: Scene, slots: &[u32]) -> Scene {
+    let (from, to) = (INDEX, INDEX + 4 * slots.len() as u64);
+    scene.vmcoreinfo += &format!("SYMBOL(orc_lookup)={from:x}\nSYMBOL(orc_lookup_end)={to:x}\n");
+    scene.pieces.push((INDEX, slots.iter().flat_map(|slot| slot.to_le_bytes()).collect()));
+    scene
+}
+
+/// Behind the tables, on a page of its own.
+const INDEX: u64 = IPS + 0x20_0000;
+
+#[test]
+fn an_index_that_lies_or_is_lost_changes_no_stack() {
+    // The entries that hold where blocks of code begin: of the functions as the scene has them, and of the filling, 16 a block.
+    let functions = [0, 1, 3, 5, 7, 9];
+    let true_one: Vec<u32> = functions.into_iter().chain((0..0x100).map(|n| 11 + 16 * n)).collect();
+    let many = true_one.len();
+    let lies = [
+        true_one.clone(),
+        vec![0; many],
+        vec![u32::MAX; many],
+        true_one.iter().rev().copied().collect(),
+        true_one.iter().map(|slot| slot + 2).collect(),
+        true_one.iter().map(|slot| slot.saturating_sub(3)).collect(),
+        true_one[..2].to_vec(),
+    ];
+    for (number, slots) in lies.into_iter().enumerate() {
+        let scene = with_index(scene(Form::Third), &slots);
+        let mut ram = ram(&scene);
+        for lost in [false, true] {
+            if lost {
+                ram.lose(INDEX);
+            }
+            with(&scene, &ram, |unwinder| {
+                let what = format!("index {number}, lost: {lost}");
+                let stack = sleeping(unwinder, scene.sleeping[0]);
+                assert_eq!((pcs(&stack), stack.doubts), (USER_TASK.to_vec(), vec![]), "{what}");
+                let stack = unwinder.unwind_registers(&registers(scene.running), 0);
+                assert_eq!((pcs(&stack), stack.doubts), (CPU.to_vec(), vec![]), "{what}");
+            });
+        }
+    }
+}
+
 #[test]
 fn a_lost_page_of_the_stack_ends_it_and_is_named() {
     let scene = scene(Form::Fourth);
