@@ -109,8 +109,9 @@ fn is_used(dump: &Dump, pfn: Pfn) -> bool {
     dump.read_frame(pfn, &mut page).is_ok() && page.iter().any(|byte| *byte != 0)
 }
 
-/// Two frames of a stack or a module that follow each other in virtual memory only, and two that follow each other in physical memory.
-fn borders(dump: &Dump) -> [(Pfn, Pfn); 2] {
+/// Two frames of a stack or a module that follow each other in virtual memory only, two that follow each other in physical memory,
+/// and two of which the second is mapped next behind the first, with a gap between them.
+fn borders(dump: &Dump) -> [(Pfn, Pfn); 3] {
     let subject = Subject::new(dump);
     let kernel = Kernel::open(subject.memory, &subject.hints, KernelOptions::default().without_scan());
     let (memory, limits) = (kernel.memory(), Limits::default());
@@ -118,7 +119,15 @@ fn borders(dump: &Dump) -> [(Pfn, Pfn); 2] {
     let per_cpu = PerCpu::read(memory, &description.symbols, &limits).unwrap();
     let tasks = task::read(memory, &description, &per_cpu, &limits);
     let frame = |at: u64| memory.translate(KVirtAddr(at)).ok().map(|to| Pfn(to.paddr.0 >> 12));
-    let stacks = tasks.tasks.iter().filter_map(|task| task.stack).map(|stack| stack.0..stack.0 + 0x3000);
+    let all = || tasks.tasks.iter().filter_map(|task| task.stack);
+    let stacks = all().map(|stack| stack.0..stack.0 + 0x3000);
+    let behind_a_gap = |last: u64| (2..64).find_map(|pages| frame(last + 4096 * pages));
+    let gap = all()
+        .map(|stack| stack.0 + 0x3000)
+        .filter(|last| frame(last + 4096).is_none())
+        .filter_map(|last| Some((frame(last)?, behind_a_gap(last)?)))
+        .find(|(a, b)| b.0 != a.0 + 1 && [a, b].iter().all(|pfn| is_used(dump, **pfn)))
+        .unwrap();
     let modules = description.symbols.modules().iter().flat_map(|module| module.ranges().to_vec());
     let pairs: Vec<(Pfn, Pfn)> = stacks
         .chain(modules)
@@ -127,7 +136,7 @@ fn borders(dump: &Dump) -> [(Pfn, Pfn); 2] {
         .filter(|(a, b)| [a, b].iter().all(|pfn| is_used(dump, **pfn)))
         .collect();
     let apart = |(a, b): &&(Pfn, Pfn)| b.0 != a.0 + 1;
-    [*pairs.iter().find(apart).unwrap(), *pairs.iter().find(|pair| !apart(pair)).unwrap()]
+    [*pairs.iter().find(apart).unwrap(), *pairs.iter().find(|pair| !apart(pair)).unwrap(), gap]
 }
 
 const HALVES: (&[u8], &[u8]) = (b"CUT-HERE-", b"SECRET");
@@ -162,7 +171,10 @@ fn a_text_that_is_cut_by_a_border_of_pages_is_found_and_erased() {
     let canaries = [Canary::named("CUT-HERE-SECRET")];
     let watch = (&Cancel::default(), &Quiet as _);
     let wanted = Wanted { patterns: vec![Pattern::regex("CUT-HERE-[A-Z]+T").unwrap()], ..Wanted::default() };
-    for (number, (before, after)) in borders(&real).into_iter().enumerate() {
+    let [apart, beside, gap] = borders(&real);
+    let none = with_text_across(&real, gap, &dir.path().join("gap"));
+    assert_eq!(search(&none, &canaries, watch).count, 0, "that is no one text");
+    for (number, (before, after)) in [apart, beside].into_iter().enumerate() {
         let path = |name: &str| dir.path().join(format!("{name}{number}"));
         let dump = with_text_across(&real, (before, after), &path("planted"));
         let found = search(&dump, &canaries, watch);
