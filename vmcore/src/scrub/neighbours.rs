@@ -24,7 +24,7 @@ use crate::xlat::x86_64::Leaf;
 use crate::xlat::{KernelMemory, UserMemory};
 
 /// Borders that are remembered, so that memory which many processes share is looked at once; another in the same place displaces one.
-const REMEMBERED: usize = 1 << 18;
+const REMEMBERED: usize = 1 << 16;
 
 /// A text across a border: the end of one frame, and the beginning of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 
 use super::{Effort, Encoder, pipeline};
 use crate::addr::Pfn;
@@ -28,8 +29,22 @@ pub struct Sample {
     pub seen: u64,
     /// How many of these were full of zeros.
     pub zeros: u64,
-    /// For each codec: what the pages that are not zeros took, in bytes, and how long it took to read, encode and prove them.
-    pub encoded: Vec<(Codec, u64, Duration)>,
+    /// What they took in each codec.
+    pub encoded: Vec<Encoded>,
+}
+
+/// What the pages of a sample that are not zeros took in one codec.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Encoded {
+    /// The codec.
+    pub codec: Codec,
+    /// Bytes.
+    pub bytes: u64,
+    /// How long it took to read, encode and prove them.
+    pub work: Duration,
+    /// How long the digest of what was encoded took.
+    pub digest: Duration,
 }
 
 /// What a dump at a level will be like.
@@ -40,8 +55,19 @@ pub struct Estimate {
     pub codec: Codec,
     /// Its size, in bytes.
     pub bytes: u64,
-    /// How long one thread reads, encodes and proves its pages; the disk comes on top where it is slower.
+    /// How long one thread reads, encodes and proves its pages.
     pub work: Duration,
+    /// How long the digest of it takes, which is one thread's work behind all else.
+    pub digest: Duration,
+}
+
+impl Estimate {
+    /// How long so many threads take; what writing takes comes on top.
+    #[must_use]
+    pub fn time(&self, threads: usize) -> Duration {
+        let threads = u32::try_from(threads.max(1)).unwrap_or(u32::MAX);
+        self.work.checked_div(threads).unwrap_or_default().saturating_add(self.digest)
+    }
 }
 
 /// Encodes some pages of each class in each codec.
@@ -63,11 +89,16 @@ pub fn sample(
     told.into_iter()
         .map(|(class, frames, pages)| {
             let mut sample = Sample { class, pages, seen: 0, zeros: 0, encoded: Vec::new() };
+            let mut page = vec![0; usize::try_from(dump.page_size()).unwrap_or(4096)];
+            // Read once before: what the disk takes for pages here and there says nothing of all of them in a row.
+            for pfn in frames.iter().take_while(|_| !cancel.is_cancelled()) {
+                drop(dump.read_frame(Pfn(*pfn), &mut page));
+            }
             for codec in codecs {
                 let mut encoder = Encoder::new(*codec, effort);
-                let mut page = vec![0; usize::try_from(dump.page_size()).unwrap_or(4096)];
                 let (mut seen, mut zeros, mut bytes) = (0_u64, 0_u64, 0_u64);
                 let mut out = Vec::new();
+                let (mut hash, mut digest) = (Sha256::new(), Duration::ZERO);
                 let begun = Instant::now();
                 for pfn in frames.iter().take_while(|_| !cancel.is_cancelled()) {
                     if dump.read_frame(Pfn(*pfn), &mut page).is_err() {
@@ -82,10 +113,14 @@ pub fn sample(
                     let stored = encoder.encode(&page, &mut out);
                     // What it says of this machine is for the writing to say; here it only has to take its time.
                     let _ = encoder.prove(stored, &out, &page);
+                    let encoded = Instant::now();
+                    hash.update(&out);
+                    digest = digest.saturating_add(encoded.elapsed());
                     bytes = bytes.saturating_add(u64::try_from(out.len()).unwrap_or(0));
                 }
                 (sample.seen, sample.zeros) = (seen, zeros);
-                sample.encoded.push((*codec, bytes, begun.elapsed()));
+                let work = begun.elapsed().saturating_sub(digest);
+                sample.encoded.push(Encoded { codec: *codec, bytes, work, digest });
             }
             sample
         })
@@ -122,14 +157,17 @@ fn any(dump: &Dump, classes: &Classes) -> (Class, Vec<u64>, u64) {
 #[must_use]
 pub fn at_level(samples: &[Sample], level: Level, fixed: u64, page_size: u64) -> Vec<Estimate> {
     let Some(first) = samples.first() else { return Vec::new() };
-    let codecs = first.encoded.iter().map(|(codec, ..)| *codec);
+    let codecs = first.encoded.iter().map(|encoded| encoded.codec);
     codecs
         .map(|codec| {
-            let mut estimate =
-                Estimate { codec, bytes: fixed.saturating_add(page_size), work: Duration::ZERO };
+            let mut estimate = Estimate {
+                codec,
+                bytes: fixed.saturating_add(page_size),
+                work: Duration::ZERO,
+                digest: Duration::ZERO,
+            };
             for sample in samples.iter().filter(|sample| !level.excludes(sample.class)) {
-                let Some((_, stored, took)) = sample.encoded.iter().find(|(other, ..)| *other == codec)
-                else {
+                let Some(encoded) = sample.encoded.iter().find(|other| other.codec == codec) else {
                     continue;
                 };
                 let zeros = if level.drops_zeros() { 0 } else { sample.zeros.saturating_mul(page_size >> 6) };
@@ -138,12 +176,15 @@ pub fn at_level(samples: &[Sample], level: Level, fixed: u64, page_size: u64) ->
                     let all = part.saturating_mul(u128::from(sample.pages));
                     all.checked_div(u128::from(sample.seen)).unwrap_or(0)
                 };
-                let bytes = of_all(u128::from(stored.saturating_add(zeros)));
+                let bytes = of_all(u128::from(encoded.bytes.saturating_add(zeros)));
                 let descs = sample.pages.saturating_mul(DESC);
                 let bytes = u64::try_from(bytes).unwrap_or(u64::MAX).saturating_add(descs);
                 estimate.bytes = estimate.bytes.saturating_add(bytes);
-                let nanos = u64::try_from(of_all(took.as_nanos())).unwrap_or(u64::MAX);
-                estimate.work = estimate.work.saturating_add(Duration::from_nanos(nanos));
+                let time = |one: Duration| {
+                    Duration::from_nanos(u64::try_from(of_all(one.as_nanos())).unwrap_or(u64::MAX))
+                };
+                estimate.work = estimate.work.saturating_add(time(encoded.work));
+                estimate.digest = estimate.digest.saturating_add(time(encoded.digest));
             }
             estimate
         })

@@ -19,7 +19,7 @@ mod sink;
 mod texts;
 
 pub use codec::{Effort, Encoder};
-pub use estimate::{Estimate, Sample, at_level, sample, stored};
+pub use estimate::{Encoded, Estimate, Sample, at_level, sample, stored};
 pub use rearrange::{RearrangeError, Rearranged, rearrange};
 pub use sink::{FileSink, FlatSink, Sink, no_room};
 pub use texts::Texts;

@@ -72,7 +72,7 @@ impl Plan {
                 write::at_level(&samples, *level, fixed, page).into_iter().map(|estimate| CodecPlan {
                     codec: estimate.codec.name(),
                     bytes: estimate.bytes,
-                    seconds: (estimate.work / u32::try_from(jobs.max(1)).unwrap_or(1)).as_secs_f64(),
+                    seconds: estimate.time(jobs).as_secs_f64(),
                 });
             LevelPlan { level: level.number(), pages, bytes: pages * page, codecs: codecs.collect() }
         });
