@@ -113,9 +113,9 @@ pub fn sample(
                     let stored = encoder.encode(&page, &mut out);
                     // What it says of this machine is for the writing to say; here it only has to take its time.
                     let _ = encoder.prove(stored, &out, &page);
-                    let encoded = Instant::now();
+                    let done = Instant::now();
                     hash.update(&out);
-                    digest = digest.saturating_add(encoded.elapsed());
+                    digest = digest.saturating_add(done.elapsed());
                     bytes = bytes.saturating_add(u64::try_from(out.len()).unwrap_or(0));
                 }
                 (sample.seen, sample.zeros) = (seen, zeros);

@@ -1,5 +1,7 @@
 //! Each form of the ORC tables, told from the entries alone, and what damage to them costs.
 
+use std::fmt::Write as _;
+
 use fixtures::orc::{CPU, Form, IPS, STACK, Scene, TEXT, THREAD, USER_TASK, scene};
 use vmcore::addr::KVirtAddr;
 use vmcore::format::prstatus::Registers;
@@ -142,7 +144,9 @@ fn a_lost_page_of_the_table_costs_its_frames_only_and_they_are_marked() {
 /// The scene with the kernel's index of its table: a number for each 256 bytes of code.
 fn with_index(mut scene: Scene, slots: &[u32]) -> Scene {
     let (from, to) = (INDEX, INDEX + 4 * slots.len() as u64);
-    scene.vmcoreinfo += &format!("SYMBOL(orc_lookup)={from:x}\nSYMBOL(orc_lookup_end)={to:x}\n");
+    for (name, at) in [("orc_lookup", from), ("orc_lookup_end", to)] {
+        writeln!(scene.vmcoreinfo, "SYMBOL({name})={at:x}").unwrap();
+    }
     scene.pieces.push((INDEX, slots.iter().flat_map(|slot| slot.to_le_bytes()).collect()));
     scene
 }
