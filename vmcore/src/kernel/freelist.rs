@@ -7,6 +7,9 @@ use super::reader::Reader;
 use super::sheaf::Waiting;
 use crate::addr::KVirtAddr;
 
+/// Callbacks of a CPU that are looked through for one object: where RCU is stuck there are millions.
+const CALLBACKS: usize = 20_000;
+
 /// A slab, and one of its objects.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slab {
@@ -50,7 +53,7 @@ pub(super) fn is_allocated(source: &Reader<'_, '_>, slab: Slab, start: KVirtAddr
     if free(source, slab)?.objects.contains(&start.0) {
         return Some(false);
     }
-    let waiting = Waiting::read(source);
+    let waiting = Waiting::read(source, CALLBACKS);
     let idle = waiting.idle(source, slab.cache);
     if idle.objects.contains(&start) {
         return Some(false);

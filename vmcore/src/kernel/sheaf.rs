@@ -34,17 +34,17 @@ pub struct Idle {
 }
 
 impl Waiting {
-    /// Looks through the callbacks of all CPUs. Kernels without sheaves have none.
+    /// Looks through so many callbacks of each CPU at most. Kernels without sheaves have none.
     #[must_use]
-    pub fn read(source: &Reader<'_, '_>) -> Self {
+    pub fn read(source: &Reader<'_, '_>, most: usize) -> Self {
         let mut waiting = Self::default();
         if has_sheaves(source) {
-            waiting.lost = waiting.callbacks(source).err();
+            waiting.lost = waiting.callbacks(source, most).err();
         }
         waiting
     }
 
-    fn callbacks(&mut self, source: &Reader<'_, '_>) -> Result<(), String> {
+    fn callbacks(&mut self, source: &Reader<'_, '_>, most: usize) -> Result<(), String> {
         let wanted: Vec<u64> =
             CALLBACKS.iter().filter_map(|name| source.symbols.address(name)).map(|at| at.0).collect();
         if wanted.is_empty() {
@@ -62,8 +62,8 @@ impl Waiting {
                 let mut at = KVirtAddr(head);
                 let mut steps = 0_usize;
                 while !at.is_null() {
-                    if steps >= source.limits.walk_items {
-                        return Err(format!("the callbacks of CPU {cpu} have no end"));
+                    if steps >= most {
+                        return Err(format!("CPU {cpu} has more than {most} callbacks"));
                     }
                     if wanted.contains(&source.number(at, &func)?) {
                         self.sheaves.push(at.checked_sub(inside).ok_or("a sheaf begins below 0")?);

@@ -59,7 +59,7 @@ fn free_objects(eraser: &mut Eraser<'_, '_>) -> Result<(), String> {
 
 /// The sheaves that wait for RCU; where some may be missing, the account says so.
 pub(super) fn waiting(eraser: &mut Eraser<'_, '_>) -> Waiting {
-    let waiting = Waiting::read(&eraser.source);
+    let waiting = Waiting::read(&eraser.source, eraser.source.limits.walk_items);
     if let Some(why) = &waiting.lost {
         eraser.trouble("freed objects that wait for RCU", why);
     }

@@ -152,6 +152,10 @@ fn fill(ram: &mut Ram, n: u64, cache: u64, objects: &[u64]) {
 }
 
 fn look(ram: &Ram, types: Types, callback: &str) -> (Waiting, Idle) {
+    look_at(ram, types, callback, 3)
+}
+
+fn look_at(ram: &Ram, types: Types, callback: &str, most: usize) -> (Waiting, Idle) {
     let text = format!(
         "SYMBOL(__cpu_possible_mask)={:x}\nSYMBOL(__per_cpu_offset)={:x}\nSYMBOL(contig_page_data)={:x}\n\
          SYMBOL(rcu_data)={:x}\nSYMBOL({callback})={FREE_SHEAF:x}\n",
@@ -166,7 +170,7 @@ fn look(ram: &Ram, types: Types, callback: &str) -> (Waiting, Idle) {
     let (memory, limits) = (ram.memory(), Limits::default());
     let per_cpu = PerCpu::read(&memory, &description.symbols, &limits).unwrap();
     let source = Reader::new(&memory, &description, &per_cpu, &limits, 4096);
-    let waiting = Waiting::read(&source);
+    let waiting = Waiting::read(&source, most);
     let idle = waiting.idle(&source, KVirtAddr(CACHE));
     (waiting, idle)
 }
@@ -210,6 +214,9 @@ fn callbacks_that_can_t_be_told_are_told_as_missing() {
     let (waiting, idle) = look(&ram(form), types(form), "something_else");
     assert_eq!(numbers(&idle), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
     assert!(waiting.lost.unwrap().contains("rcu_free_sheaf"));
+    let (waiting, idle) = look_at(&ram(form), types(form), "rcu_free_sheaf", 2);
+    assert_eq!(numbers(&idle), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    assert_eq!(waiting.lost.unwrap(), "CPU 0 has more than 2 callbacks");
     let mut gone = ram(form);
     gone.lose(CALLBACKS);
     let (waiting, idle) = look(&gone, types(form), "rcu_free_sheaf_nobarn");
