@@ -61,6 +61,25 @@ fn a_text_is_erased_wherever_it_is_in_each_form_of_a_dump() {
 }
 
 #[test]
+fn each_file_of_a_set_is_proven_by_what_it_has() {
+    let dir = scratch();
+    let target = dir.path().join("clean");
+    let words = ["-z", "--split", "2", "--scrub-text", MARK, "--canary", MARK];
+    let ran = kdt("filter", &committed(), &target, &words);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let account = account(&target);
+    let proofs: Vec<&Value> =
+        account["outputs"].as_array().unwrap().iter().map(|output| &output["proof"]).collect();
+    let pages = |of: &Value| of["pages"].as_u64().unwrap();
+    let all = run(["check".as_ref(), "--format=json".as_ref(), committed().as_os_str()]).json();
+    assert_eq!(
+        proofs.iter().map(|proof| pages(proof)).sum::<u64>(),
+        all["pages"]["decoded"].as_u64().unwrap()
+    );
+    assert!(proofs.iter().all(|proof| proof["unreadable"] == 0 && pages(proof) > 0), "{proofs:?}");
+}
+
+#[test]
 fn a_dump_that_has_a_canary_gets_no_name() {
     let dir = scratch();
     let target = dir.path().join("clean");

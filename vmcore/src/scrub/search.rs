@@ -7,7 +7,7 @@ use super::text::{self, Pattern};
 use super::{What, neighbours};
 use crate::addr::{Pfn, PhysAddr};
 use crate::kernel::reader::Reader;
-use crate::mem::{Dump, PhysicalMemory};
+use crate::mem::{Dump, PageState, PhysicalMemory};
 use crate::progress::{Cancel, Progress};
 use crate::xlat::KernelMemory;
 
@@ -73,7 +73,7 @@ pub struct Found {
     pub in_headers: u64,
     /// Pages that were looked at.
     pub pages: u64,
-    /// Pages that are there and can't be read: what they hold is not known.
+    /// Pages that are in the file and can't be read: what they hold is not known.
     pub unreadable: u64,
     /// Borders of pages that follow each other in virtual memory only that were looked at, some more than once.
     pub borders: u64,
@@ -98,8 +98,10 @@ pub fn search(dump: &Dump, canaries: &[Canary], watch: (&Cancel, &dyn Progress))
     let mut frames: Vec<Range<u64>> = Vec::new();
     let mut next = dump.next_present(Pfn(0));
     while let Some(pfn) = next {
-        let (_, end) = dump.states(pfn);
+        let (state, end) = dump.states(pfn);
         match frames.last_mut() {
+            // What another part of a set has, or was cut off, is not in this file.
+            _ if state != PageState::Present => {}
             Some(run) if run.end == pfn.0 => run.end = end.0,
             _ => frames.push(pfn.0..end.0),
         }
