@@ -148,7 +148,7 @@ impl Space<'_> {
             }
         };
         let whose = space.map_or("the kernel".to_owned(), |pgd| format!("the process with the PGD at {pgd}"));
-        (lost == 0).then_some(()).ok_or_else(|| format!("{lost} page tables of {whose} can't be read"))
+        (lost == 0).then_some(()).ok_or_else(|| format!("{lost} of the page tables of {whose} can't be read"))
     }
 
     fn mapping(&mut self, at: u64, leaf: Leaf) {
