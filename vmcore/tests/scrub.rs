@@ -235,4 +235,6 @@ fn a_kernel_that_can_t_be_read_is_never_said_to_be_clean() {
         assert!(!account.not_scrubbed.is_empty());
     }
     assert!(plan.erase_info().contains("erase kdt.keys.partly 0\n"), "{}", plan.erase_info());
+    let found = search(&dump, &[Canary::named("what no page has")], (&Cancel::default(), &Quiet));
+    assert!(found.borders_lost.iter().any(|why| why.contains("no task is found")), "{found:?}");
 }

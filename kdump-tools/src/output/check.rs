@@ -57,7 +57,7 @@ pub fn text(check: &Check, width: usize, painter: Painter) -> String {
         facts.row("digest", format!("{} of {}", digest.sha256, human::pages(digest.pages, page_size)));
     }
     if let Some(search) = &check.canaries {
-        facts.row("canaries", canaries(search, page_size, painter));
+        facts.row("canaries", canaries(search, check.pages.lost, page_size, painter));
         facts.maybe(
             "found",
             (search.in_headers > 0)
@@ -81,7 +81,7 @@ pub fn text(check: &Check, width: usize, painter: Painter) -> String {
     facts.render(width, painter)
 }
 
-fn canaries(search: &CanarySearch, page_size: u64, painter: Painter) -> String {
+fn canaries(search: &CanarySearch, lost: u64, page_size: u64, painter: Painter) -> String {
     let looked = format!(
         "{} looked for in {} and across {} of them in virtual memory",
         search.canaries,
@@ -90,7 +90,7 @@ fn canaries(search: &CanarySearch, page_size: u64, painter: Painter) -> String {
     );
     let result = if search.count > 0 {
         painter.paint(Style::Bad, &format!("FOUND {} times", human::count(search.count)))
-    } else if search.unreadable > 0 {
+    } else if search.unreadable > 0 || lost > 0 {
         painter.paint(Style::Warn, "not found, but not all pages can be read")
     } else {
         painter.paint(Style::Good, "none is there")

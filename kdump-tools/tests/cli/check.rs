@@ -129,6 +129,8 @@ fn a_dump_that_was_cut_is_incomplete() {
         assert!(document["pages"]["lost"].as_u64().unwrap() > 0);
         assert_eq!(document["pages"]["corrupt"], 0);
         assert_eq!(document["bad"]["first"][0]["fault"], "lost");
+        let told = check(&[&path], &["--canary", "what no page has"]).stdout;
+        assert!(told.contains("not found, but not all pages can be read"), "{told}");
     }
 }
 

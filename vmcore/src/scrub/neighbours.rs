@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 
 use super::text::{HITS, Pattern};
-use crate::addr::{KVirtAddr, Pfn};
+use crate::addr::{KVirtAddr, Pfn, PhysAddr};
 use crate::analysis::subject::Subject;
 use crate::kernel::describe::Description;
 use crate::kernel::percpu::PerCpu;
@@ -31,10 +31,8 @@ const REMEMBERED: usize = 1 << 16;
 pub(super) struct Across {
     /// Which pattern.
     pub(super) pattern: usize,
-    /// The frame that it begins in, and where in it.
-    pub(super) before: (u64, usize),
-    /// The frame that it ends in, and how many bytes of that.
-    pub(super) after: (u64, usize),
+    /// Where its two pieces are, and how many bytes each has.
+    pub(super) pieces: [(PhysAddr, u64); 2],
 }
 
 /// What was found across all borders.
@@ -59,6 +57,9 @@ pub(super) fn sweep(
     (cancel, progress): (&Cancel, &dyn Progress),
 ) -> Borders {
     let mut lost: Vec<String> = tasks.lost.iter().map(|lost| format!("a task: {lost}")).collect();
+    if tasks.tasks.is_empty() {
+        lost.push("no task is found, so that the memory of processes is not known".into());
+    }
     let mms: BTreeSet<KVirtAddr> = tasks.tasks.iter().filter_map(|task| task.mm).collect();
     let mut spaces = vec![None];
     for mm in mms {
@@ -189,8 +190,17 @@ impl Space<'_> {
                     self.found.more = self.found.more.saturating_add(1);
                     continue;
                 }
-                let after = (after, hit.end.saturating_sub(self.size));
-                self.found.hits.insert(Across { pattern: number, before: (before, hit.start), after });
+                let piece = |pfn: u64, from: usize, to: usize| {
+                    let start = Pfn(pfn).start(self.dump.page_size())?;
+                    let at = start.checked_add(u64::try_from(from).ok()?)?;
+                    Some((at, u64::try_from(to.saturating_sub(from)).ok()?))
+                };
+                let behind = hit.end.saturating_sub(self.size);
+                if let (Some(one), Some(other)) =
+                    (piece(before, hit.start, self.size), piece(after, 0, behind))
+                {
+                    self.found.hits.insert(Across { pattern: number, pieces: [one, other] });
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use super::eraser::Eraser;
 use super::slabs;
 use crate::addr::KVirtAddr;
+use crate::kernel::sheaf::Waiting;
 use crate::kernel::slab::Cache;
 
 /// Bytes behind a buffer's head at most: larger ones are of pages.
@@ -32,10 +33,11 @@ pub(super) fn erase(eraser: &mut Eraser<'_, '_>) -> Result<(), String> {
     if pairs.is_none() {
         eraser.trouble("buffers of TCP", "their slab cache is not known");
     }
+    let waiting = slabs::waiting(eraser);
     let ready = ready(eraser);
-    used(eraser, &plain, ready, buffer)?;
+    used(eraser, &plain, &waiting, ready, buffer)?;
     let pairs: Vec<&Cache> = pairs.into_iter().collect();
-    used(eraser, &pairs, BTreeSet::new(), |eraser, pair| {
+    used(eraser, &pairs, &waiting, BTreeSet::new(), |eraser, pair| {
         if let Err(why) = both(eraser, pair, merged) {
             eraser.trouble(&format!("the socket buffers at {pair}"), &why);
         }
@@ -46,13 +48,13 @@ pub(super) fn erase(eraser: &mut Eraser<'_, '_>) -> Result<(), String> {
 fn used<'a, 'm>(
     eraser: &mut Eraser<'a, 'm>,
     caches: &[&Cache],
+    waiting: &Waiting,
     mut idle: BTreeSet<KVirtAddr>,
     take: impl Fn(&mut Eraser<'a, 'm>, KVirtAddr),
 ) -> Result<(), String> {
     let source = eraser.source;
-    let waiting = slabs::waiting(eraser);
     for cache in caches {
-        idle.append(&mut slabs::idle(eraser, &waiting, cache));
+        idle.append(&mut slabs::idle(eraser, waiting, cache));
     }
     slabs::each(eraser, caches, |eraser, pages| {
         let Some((free, _)) = pages.free(&source) else {

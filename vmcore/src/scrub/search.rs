@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::text::{self, Pattern};
 use super::{What, neighbours};
-use crate::addr::{Pfn, PhysAddr};
+use crate::addr::Pfn;
 use crate::kernel::reader::Reader;
 use crate::mem::{Dump, PageState, PhysicalMemory};
 use crate::progress::{Cancel, Progress};
@@ -127,12 +127,7 @@ pub fn search(dump: &Dump, canaries: &[Canary], watch: (&Cancel, &dyn Progress))
     };
     // Where each begins, and the bytes: of one that goes across a border, in two pieces.
     let here = swept.hits.into_iter().flatten().map(|(at, len)| [(at, len), (at, 0)]);
-    let there = across.hits.iter().filter_map(|hit| {
-        let place = |pfn: u64, inside: u64| pfn.checked_mul(size)?.checked_add(inside).map(PhysAddr);
-        let (from, to) = (u64::try_from(hit.before.1).ok()?, u64::try_from(hit.after.1).ok()?);
-        Some([(place(hit.before.0, from)?, size.saturating_sub(from)), (place(hit.after.0, 0)?, to)])
-    });
-    for pieces in here.chain(there) {
+    for pieces in here.chain(across.hits.iter().map(|hit| hit.pieces)) {
         found.count = found.count.saturating_add(1);
         if found.hits.len() >= TOLD {
             continue;

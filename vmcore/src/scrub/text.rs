@@ -130,12 +130,8 @@ pub(super) fn erase(
     let across = neighbours::sweep(eraser.dump, &source, tasks, patterns, &wanted, watch);
     for hit in across.hits {
         eraser.object();
-        let (before, from) = hit.before;
-        let (from, to) = (u64::try_from(from).unwrap_or(size), u64::try_from(hit.after.1).unwrap_or(0));
-        let place = |pfn: u64, inside: u64| pfn.checked_mul(size)?.checked_add(inside).map(PhysAddr);
-        if let (Some(first), Some(second)) = (place(before, from), place(hit.after.0, 0)) {
-            eraser.physical(first, size.saturating_sub(from));
-            eraser.physical(second, to);
+        for (at, len) in hit.pieces {
+            eraser.physical(at, len);
         }
     }
     if across.more > 0 {

@@ -50,7 +50,8 @@ impl<'a> Leaves<'a> {
         let mut before = 0;
         for (index, entry) in (0_u64..).zip(bytes.as_chunks::<8>().0) {
             let entry = u64::from_le_bytes(*entry);
-            let Some((at, span)) = level.entry(base, index) else { return };
+            let span = level.span();
+            let at = self.tables.levels.canonical(base.wrapping_add(index.wrapping_mul(span)));
             // The last byte, since the highest address ends at 2^64.
             let last = at.saturating_add(span.saturating_sub(1));
             if entry == 0 || last < self.range.start || at >= self.range.end {

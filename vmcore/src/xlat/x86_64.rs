@@ -59,6 +59,15 @@ impl Levels {
         }
     }
 
+    /// The address with its highest used bit repeated above it.
+    pub(super) fn canonical(self, at: u64) -> u64 {
+        let unused = match self {
+            Self::Four => 16,
+            Self::Five => 7,
+        };
+        at.wrapping_shl(unused).cast_signed().wrapping_shr(unused).cast_unsigned()
+    }
+
     /// True where the bits above the highest used one repeat it: any other address faults before a table is looked at.
     #[must_use]
     pub fn is_canonical(self, kaddr: KVirtAddr) -> bool {
@@ -85,15 +94,9 @@ pub(super) struct Level {
 }
 
 impl Level {
-    /// The first address that an entry of a table at this level stands for, and how many; the table's own begin at `base`.
-    pub(super) fn entry(&self, base: u64, index: u64) -> Option<(u64, u64)> {
-        let span = 1_u64.checked_shl(self.shift)?;
-        let at = base.checked_add(index.checked_mul(span)?)?;
-        // The upper half of the addresses is the kernel's: the highest bit is repeated above it.
-        let top = self.shift.checked_add(8)?;
-        let is_root = self.name == PGD4.name;
-        let sign = if is_root && at.checked_shr(top)? & 1 == 1 { u64::MAX.checked_shl(top)? } else { 0 };
-        Some((at | sign, span))
+    /// How many addresses an entry stands for.
+    pub(super) fn span(&self) -> u64 {
+        1_u64.checked_shl(self.shift).unwrap_or(u64::MAX)
     }
 }
 
@@ -168,12 +171,8 @@ impl PageTables {
                 .unwrap_or_default();
             match self.entry(mem, level, kaddr, entry)? {
                 Entry::Page(leaf) => {
-                    if level.shift != PTE.shift && entry & PRESENT != 0 {
-                        let span = 1_u64.checked_shl(level.shift).unwrap_or(u64::MAX);
-                        cache.keep_region(
-                            kaddr,
-                            Region::Mapped(entry & !self.encryption_mask & ADDRESS, span),
-                        );
+                    if level.shift != PTE.shift {
+                        cache.keep_region(kaddr, Region::Mapped(leaf.paddr.0, level.span()));
                     }
                     return Ok(leaf);
                 }
@@ -201,7 +200,7 @@ impl PageTables {
         kaddr: KVirtAddr,
         entry: u64,
     ) -> Result<Entry, MemError> {
-        let span = 1_u64.checked_shl(level.shift).unwrap_or(u64::MAX);
+        let span = level.span();
         if entry & PRESENT == 0 {
             return self.not_present(mem, kaddr, level, entry, span).map(Entry::Page);
         }
